@@ -1,0 +1,1 @@
+"""Metrics, intervals and sequential tests: one definition for gates, monitors and rollouts."""
