@@ -1,0 +1,1 @@
+"""State: metadata, journal, leases, blobs and tables."""

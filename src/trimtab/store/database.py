@@ -1,0 +1,324 @@
+"""The metadata store: one SQLite file or one Postgres database behind the same two calls.
+
+`read` gives a connection on a snapshot; `write` runs a function in one durable transaction.
+
+SQLite starves writers when several processes wait on its busy timeout, so each process has one writer
+thread, which takes an operating-system lock (a blocking, fair enough queue) before BEGIN IMMEDIATE and
+commits all requests that wait by then together, each within its own savepoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, CursorResult, Engine, Executable, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from trimtab.clock import Clock
+from trimtab.errors import InvalidInputError, StorageFullError, UnavailableError, missing_extra
+from trimtab.store import journal
+
+T = TypeVar("T")
+
+GROUP = 128
+"""Requests that share one commit at the most: bounds how long the first of them waits."""
+
+POSTGRES_RETRIES = 8
+_RETRIED_STATES = {"40001", "40P01"}  # serialization failure, deadlock
+
+
+class Transaction:
+    """What a write works with: the connection, who acts, and the event time of the change."""
+
+    def __init__(self, connection: Connection, actor: str, at: datetime) -> None:
+        self.connection = connection
+        self.actor = actor
+        self.at = at
+
+    def execute(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> CursorResult[Any]:
+        """Run one statement in this transaction."""
+        return self.connection.execute(statement, parameters)
+
+    def journal(self, action: str, kind: str, name: str, *, reason: str = "", details: object = None) -> int:
+        """Append an entry to the journal in this transaction; answers its number.
+
+        `action` is a past-tense dotted word ("model.alias_set"), `kind` and `name` say what it was done
+        to; `details` is anything that msgspec can encode.
+        """
+        return journal.append(
+            self.connection,
+            at=self.at,
+            actor=self.actor,
+            action=action,
+            kind=kind,
+            name=name,
+            reason=reason,
+            details=details,
+        )
+
+
+class Database(Protocol):
+    """The port of the metadata store."""
+
+    engine: Engine
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """A connection on one consistent snapshot."""
+        ...
+
+    def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
+        """Run `work` in one transaction and return its answer once it is durable.
+
+        What `work` raises is raised here and changes nothing. `work` does no I/O and may be run more than
+        once. Raises UnavailableError when the store does not answer and StorageFullError when it is full.
+        """
+        ...
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock `name` across processes; a holder that dies lets go of it."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was asked, then let go of all connections."""
+        ...
+
+
+def open_database(url: str, clock: Clock) -> Database:
+    """The store at `url`: "sqlite:///path" or "postgresql://..."; raises InvalidInputError otherwise."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        raise _unusable(url) from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return SqliteDatabase(Path(parsed.database), clock)
+    if parsed.get_backend_name() in {"postgresql", "postgres"}:
+        return PostgresDatabase(parsed, clock)
+    raise _unusable(url)
+
+
+def _unusable(url: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"'{url}' is not a metadata store that Trimtab can use.",
+        hint="Give sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+    )
+
+
+class _Request(Generic[T]):
+    def __init__(self, work: Callable[[Transaction], T], actor: str) -> None:
+        self.work = work
+        self.actor = actor
+        self.answer: Future[T] = Future()
+
+
+class SqliteDatabase:
+    """A SQLite file in WAL mode; every commit is synced before `write` returns."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.engine = sqlalchemy.create_engine(
+            sqlalchemy.URL.create("sqlite", database=str(path)),
+            connect_args={"check_same_thread": False, "timeout": 30},
+            pool_size=8,
+            max_overflow=24,
+        )
+        event.listen(self.engine, "connect", _prepare_sqlite)
+        event.listen(self.engine, "begin", _begin_sqlite)
+        self._requests: queue.SimpleQueue[_Request[Any] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._start = threading.Lock()
+        self._closed = False
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection on one consistent snapshot."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
+        """See `Database.write`."""
+        request = _Request(work, actor)
+        with self._start:
+            if self._closed:
+                raise UnavailableError("This workspace is closed.")
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write_loop, name="trimtab-writer", daemon=True)
+                self._writer.start()
+            self._requests.put(request)
+        with _translated():
+            return request.answer.result()
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """See `Database.exclusive`: an flock on a file beside the database."""
+        folder = self.path.with_suffix(".locks")
+        folder.mkdir(exist_ok=True)
+        return file_lock(folder / hashlib.sha256(name.encode()).hexdigest()[:32])
+
+    def close(self) -> None:
+        """Finish what was asked, then close all connections."""
+        with self._start:
+            self._closed = True
+            writer, self._writer = self._writer, None
+            self._requests.put(None)
+        if writer is not None:
+            writer.join()
+        self.engine.dispose()
+
+    def _write_loop(self) -> None:
+        while (first := self._requests.get()) is not None:
+            group = [first]
+            last = False
+            try:
+                with file_lock(self.path.with_suffix(".lock")):
+                    # Whoever asked while this process waited for the lock shares the commit.
+                    while len(group) < GROUP and not last:
+                        try:
+                            following = self._requests.get_nowait()
+                        except queue.Empty:
+                            break
+                        if following is None:
+                            last = True
+                        else:
+                            group.append(following)
+                    settled = self._commit(group)
+            except BaseException as error:
+                for request in group:
+                    request.answer.set_exception(error)
+            else:
+                for settle in settled:
+                    settle()
+            if last:
+                return
+
+    def _commit(self, group: list[_Request[Any]]) -> list[Callable[[], None]]:
+        """Run each request in a savepoint of one transaction; answers how to tell the callers."""
+        settled: list[Callable[[], None]] = []
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(trimtab_write=True)
+            with connection.begin():
+                for request in group:
+                    savepoint = connection.begin_nested()
+                    try:
+                        result = request.work(Transaction(connection, request.actor, self._clock.now()))
+                    except BaseException as error:
+                        # Where the store itself failed (a full disk) there is no savepoint left to go
+                        # back to: this raises, and the whole group fails.
+                        savepoint.rollback()
+                        settled.append(lambda r=request, e=error: r.answer.set_exception(e))  # type: ignore[misc]
+                    else:
+                        savepoint.commit()
+                        settled.append(lambda r=request, v=result: r.answer.set_result(v))  # type: ignore[misc]
+        return settled
+
+
+class PostgresDatabase:
+    """A Postgres database; writes run in the caller's thread and are repeated on a conflict."""
+
+    def __init__(self, url: sqlalchemy.URL, clock: Clock) -> None:
+        try:
+            import psycopg  # noqa: F401, PLC0415  (the extra's one guarded import)
+        except ImportError:
+            raise missing_extra("psycopg", "postgres") from None
+        self._clock = clock
+        self.engine = sqlalchemy.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=4,
+            max_overflow=16,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10},
+        )
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection on one consistent snapshot (repeatable read)."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
+
+    def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
+        """See `Database.write`."""
+        with _translated():
+            for attempt in range(POSTGRES_RETRIES):
+                try:
+                    with self.engine.begin() as connection:
+                        return work(Transaction(connection, actor, self._clock.now()))
+                except DBAPIError as error:
+                    state = getattr(error.orig, "sqlstate", None)
+                    if state not in _RETRIED_STATES or attempt == POSTGRES_RETRIES - 1:
+                        raise
+        raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """See `Database.exclusive`: an advisory lock of a session of its own."""
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        with _translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(key)))
+            try:
+                yield
+            finally:
+                connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_unlock(key)))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; waits for it; the system releases it if this process dies."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UnavailableError(f"The lock file {path} cannot be opened: {error.strerror}.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("trimtab_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the drivers' words for "full" and "not there" into ours."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        words = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        if "is full" in words or "No space left" in words:
+            raise StorageFullError(
+                f"The metadata store is full: {words}.", hint="Free some space and try again."
+            ) from error
+        raise UnavailableError(
+            f"The metadata store does not answer: {words}.", hint="Check that it runs and can be reached."
+        ) from error

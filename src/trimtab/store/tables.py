@@ -1,0 +1,161 @@
+"""Tables of rows on Delta Lake: versioned, read by Polars, DuckDB, Spark and Trino without Trimtab.
+
+delta-rs records application transaction ids but does not refuse a repeated one, so each append holds the
+table's lock while it looks its id up and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from trimtab.errors import InvalidInputError, NotFoundError, StorageFullError, UnavailableError
+
+_TRANSACTION = "trimtab.transaction"
+
+
+class Tables(Protocol):
+    """The port of the table store."""
+
+    def append(
+        self, table: str, rows: pl.DataFrame, *, transaction_id: str, partition_by: Sequence[str] = ()
+    ) -> int:
+        """Append rows and answer the table's version; new columns are added, missing ones become null.
+
+        A `transaction_id` that was appended before appends nothing and answers the version of then.
+        """
+        ...
+
+    def read(
+        self,
+        table: str,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+    ) -> pl.DataFrame:
+        """The rows as of a version (the newest, if None); raises NotFoundError if there is no such table."""
+        ...
+
+    def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
+        """The same, lazily."""
+        ...
+
+    def version(self, table: str) -> int | None:
+        """The newest version, or None if there is no such table."""
+        ...
+
+    def compact(self, table: str) -> None:
+        """Join small files into large ones; the rows and older versions stay as they are."""
+        ...
+
+
+class DeltaTables:
+    """Tables below one folder or object-store prefix. `exclusive` holds a lock across processes."""
+
+    def __init__(self, root: str, exclusive: Callable[[str], AbstractContextManager[None]]) -> None:
+        self._root = root.rstrip("/")
+        self._exclusive = exclusive
+
+    def append(
+        self, table: str, rows: pl.DataFrame, *, transaction_id: str, partition_by: Sequence[str] = ()
+    ) -> int:
+        """See `Tables.append`."""
+        address = self._address(table)
+        with self._exclusive(f"table:{table}"):
+            standing = self._open(table)
+            if standing is not None and standing.transaction_version(transaction_id) is not None:
+                return _version_of(standing, transaction_id)
+            try:
+                write_deltalake(
+                    address,
+                    rows,
+                    mode="append",
+                    schema_mode="merge" if standing is not None else None,
+                    partition_by=list(partition_by) or None,
+                    commit_properties=CommitProperties(
+                        app_transactions=[Transaction(transaction_id, 1)],
+                        custom_metadata={_TRANSACTION: transaction_id},
+                    ),
+                )
+            except (DeltaError, OSError) as error:
+                raise _failed(table, error) from error
+            return DeltaTable(address).version() if standing is None else _newest(standing)
+
+    def read(
+        self,
+        table: str,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+    ) -> pl.DataFrame:
+        """See `Tables.read`."""
+        rows = self.scan(table, version=version)
+        if where is not None:
+            rows = rows.filter(where)
+        if columns is not None:
+            rows = rows.select(list(columns))
+        return rows.collect()
+
+    def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
+        """See `Tables.scan`."""
+        standing = self._open(table, version)
+        if standing is None:
+            raise NotFoundError(f"There is no table '{table}'.")
+        return pl.scan_delta(standing)
+
+    def version(self, table: str) -> int | None:
+        """See `Tables.version`."""
+        standing = self._open(table)
+        return None if standing is None else standing.version()
+
+    def compact(self, table: str) -> None:
+        """See `Tables.compact`."""
+        with self._exclusive(f"table:{table}"):
+            standing = self._open(table)
+            if standing is not None:
+                standing.optimize.compact()
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        try:
+            return DeltaTable(self._address(table), version=version)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            if version is not None:
+                raise NotFoundError(f"The table '{table}' has no version {version}.") from error
+            raise _failed(table, error) from error
+
+    def _address(self, table: str) -> str:
+        parts = table.split("/")
+        if not all(
+            part and part not in {".", ".."} and "\\" not in part and "\0" not in part for part in parts
+        ):
+            raise InvalidInputError(f"'{table}' cannot be the name of a table.")
+        return f"{self._root}/{table}"
+
+
+def _newest(standing: DeltaTable) -> int:
+    standing.update_incremental()
+    return standing.version()
+
+
+def _version_of(standing: DeltaTable, transaction_id: str) -> int:
+    for commit in standing.history():
+        if commit.get(_TRANSACTION) == transaction_id:
+            return int(commit["version"])
+    return standing.version()
+
+
+def _failed(table: str, error: Exception) -> UnavailableError:
+    if "No space left" in str(error):
+        return StorageFullError(
+            f"There is no space left for the table '{table}'.", hint="Free some space and try again."
+        )
+    return UnavailableError(f"The table '{table}' cannot be reached: {error}.")

@@ -1,0 +1,35 @@
+"""Insert or update, the same on SQLite and Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from trimtab.store.database import Transaction
+
+
+def upsert(
+    tx: Transaction,
+    table: Table,
+    rows: Sequence[dict[str, Any]],
+    *,
+    keys: Sequence[str],
+    update: Sequence[str] | None = None,
+) -> int:
+    """Insert `rows`; where `keys` already stand, set the columns `update` (all others, if None; an
+    empty list leaves the standing row as it is). Answers how many rows were written."""
+    if not rows:
+        return 0
+    insert: Any = postgresql.insert if tx.connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table)
+    columns = list(rows[0]) if update is None else list(update)
+    changes = {name: statement.excluded[name] for name in columns if name not in keys}
+    if changes:
+        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changes)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=list(keys))
+    return tx.connection.execute(statement, rows).rowcount
