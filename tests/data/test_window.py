@@ -1,0 +1,47 @@
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from trimtab.data.window import Window, last
+from trimtab.errors import InvalidInputError
+
+AS_OF = datetime(2011, 9, 1, tzinfo=UTC)
+
+
+def test_a_window_ends_at_the_time_it_is_asked_at() -> None:
+    assert last(days=30).bounds(AS_OF) == (datetime(2011, 8, 2, tzinfo=UTC), AS_OF)
+
+
+def test_weeks_days_and_hours_add_up() -> None:
+    start, end = last(weeks=1, days=1, hours=12).bounds(AS_OF)
+    assert end - start == timedelta(days=8, hours=12)
+
+
+def test_a_window_before_another_ends_where_that_one_starts() -> None:
+    held_out = last(days=14)
+    train = last(days=120).before(held_out)
+    assert train.bounds(AS_OF)[1] == held_out.bounds(AS_OF)[0]
+    assert train.length == timedelta(days=120)
+
+
+def test_bounds_are_in_utc_whatever_zone_they_are_asked_in() -> None:
+    there = AS_OF.astimezone(timezone(timedelta(hours=-5)))
+    assert last(hours=1).bounds(there)[1].tzinfo is UTC
+    assert last(hours=1).bounds(there) == last(hours=1).bounds(AS_OF)
+
+
+def test_a_window_travels_as_json() -> None:
+    window = last(days=120).before(last(hours=6))
+    assert msgspec.json.decode(msgspec.json.encode(window), type=Window) == window
+
+
+@pytest.mark.parametrize("days", [0, -1, float("nan"), float("inf"), 1e300])
+def test_a_window_without_a_length_is_refused(days: float) -> None:
+    with pytest.raises(InvalidInputError):
+        last(days=days)
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="time zone"):
+        last(days=1).bounds(datetime(2011, 9, 1))  # noqa: DTZ001
