@@ -1,0 +1,1 @@
+"""Loops: the declaration, and the controller that keeps a model on it."""
