@@ -1,0 +1,195 @@
+"""A trained model as a step returns it: a native model file with its inputs and output declared beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from trimtab.digest import digest_bytes
+from trimtab.errors import InvalidInputError
+from trimtab.models.inputs import Inputs, frame_columns
+from trimtab.models.runtimes.predictor import Predictor, load_predictor, runtime_of
+from trimtab.models.signature import Output, Signature, Transform
+from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
+
+LIGHTGBM_TOLERANCE = 1e-9
+"""LightGBM computes in double precision; another build may add up in another order."""
+ONNX_TOLERANCE = 1e-4
+"""ONNX models mostly compute in single precision, in an order that depends on the processor."""
+
+
+@runtime_checkable
+class Booster(Protocol):
+    """What is asked of a `lightgbm.Booster`."""
+
+    def model_to_string(self) -> str:
+        """The model's text."""
+        ...
+
+    def feature_name(self) -> list[str]:
+        """The columns' names, "Column_0" and so on if none were given."""
+        ...
+
+
+@runtime_checkable
+class Serializable(Protocol):
+    """What is asked of an `onnx.ModelProto`."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802, the name is onnx's
+        """The model's bytes."""
+        ...
+
+
+class Model:
+    """A trained model. Make one with `Model.lightgbm` or `Model.onnx`; equal content makes equal digests."""
+
+    __trimtab_codec__ = "trimtab.models.codec:ModelCodec"
+
+    def __init__(
+        self,
+        specification: Specification,
+        content: bytes,
+        example: Mapping[str, Sequence[Any]],
+        predictor: Predictor,
+    ) -> None:
+        self.specification = specification
+        self.content = content
+        self.example = dict(example)
+        self._predictor = predictor
+
+    @classmethod
+    def lightgbm(
+        cls,
+        booster: Booster | str,
+        inputs: Inputs,
+        *,
+        target: str,
+        output: Transform = "identity",
+        clip: tuple[float | None, float | None] = (None, None),
+    ) -> Self:
+        """Package a LightGBM Booster (or its text), trained on `inputs.matrix(rows)`.
+
+        `output` is applied to what the Booster predicts (a binary objective already gives probabilities);
+        a target learned as log1p has output="expm1". Then answers are clipped to `clip`: (minimum, maximum).
+        """
+        if isinstance(booster, str):
+            text = booster
+        elif isinstance(booster, Booster):
+            text = booster.model_to_string()
+            _check_names(booster.feature_name(), inputs.names)
+        else:
+            raise InvalidInputError(
+                f"{type(booster).__name__} is no lightgbm.Booster.",
+                hint="Of a scikit-learn wrapper, give its attribute booster_.",
+            )
+        return cls._make(
+            "lightgbm", "model.txt", text.encode(), inputs, target, output, clip, LIGHTGBM_TOLERANCE, {}
+        )
+
+    @classmethod
+    def onnx(
+        cls,
+        model: bytes | Serializable,
+        inputs: Inputs,
+        *,
+        target: str,
+        output: Transform = "identity",
+        clip: tuple[float | None, float | None] = (None, None),
+        result: str = "",
+        tolerance: float = ONNX_TOLERANCE,
+    ) -> Self:
+        """Package an ONNX model (or its bytes) that takes one matrix of float or double.
+
+        `result` names the output to serve, the first if not given; of two columns the second is served.
+        `tolerance` is how far, relatively, another processor's answers may lie from this one's.
+        """
+        content = model.SerializeToString() if isinstance(model, Serializable) else bytes(model)
+        options = {"result": result} if result else {}
+        return cls._make("onnx", "model.onnx", content, inputs, target, output, clip, tolerance, options)
+
+    @classmethod
+    def _make(
+        cls,
+        runtime: str,
+        file: str,
+        content: bytes,
+        inputs: Inputs,
+        target: str,
+        output: Transform,
+        clip: tuple[float | None, float | None],
+        tolerance: float,
+        options: dict[str, str],
+    ) -> Self:
+        if target in inputs.names:
+            raise InvalidInputError(
+                f"The target '{target}' is among the model's inputs.", hint="Leave it out of the inputs."
+            )
+        draft = Specification(
+            runtime=runtime,
+            file=file,
+            file_digest=digest_bytes(content),
+            signature=inputs.signature,
+            output=Output(output, *(None if bound is None else float(bound) for bound in clip)),
+            target=target,
+            expected=(),
+            tolerance=tolerance,
+            options=options,
+        )
+        loaded = runtime_of(draft, content)
+        made = Predictor(draft, loaded).predict(inputs.example)
+        if not made.size or not np.isfinite(made).all():
+            raise InvalidInputError(
+                f"The model answers its example rows with {made.tolist()}.",
+                hint="A model must give a finite number for rows that it was trained on.",
+            )
+        specification = msgspec.structs.replace(draft, expected=tuple(made.tolist()))
+        return cls(specification, content, inputs.example, Predictor(specification, loaded))
+
+    @property
+    def signature(self) -> Signature:
+        """The input columns."""
+        return self.specification.signature
+
+    @property
+    def target(self) -> str:
+        """The name of what is predicted."""
+        return self.specification.target
+
+    def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
+        """One answer for each row; columns that are no inputs are ignored. Raises InvalidInputError."""
+        return self._predictor.predict(frame_columns(rows, self.signature), ignore_unknown=True)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model as an MLmodel folder, which must not exist yet or be empty.
+
+        The same model gives the same files, byte for byte, in the same environment.
+        """
+        # Importing mlflow takes 1.5 s, so only where a model is written.
+        from trimtab.models.packaging import write_model  # noqa: PLC0415
+
+        write_model(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read a folder written by `save`. Raises what `load_predictor` raises."""
+        path = Path(folder)
+        predictor = load_predictor(path)
+        specification = read_specification(path)
+        return cls(specification, read_model_file(path, specification), read_example(path), predictor)
+
+
+def _check_names(trained: list[str], declared: list[str]) -> None:
+    generated = [f"Column_{place}" for place in range(len(trained))]
+    # LightGBM writes blanks in names as underscores.
+    if trained not in (generated, declared, [name.replace(" ", "_") for name in declared]):
+        raise InvalidInputError(
+            f"The booster was trained on the columns {trained} and its inputs declare {declared}.",
+            hint="Train it on inputs.matrix(rows) with feature_name=inputs.names.",
+        )

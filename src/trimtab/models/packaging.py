@@ -1,0 +1,108 @@
+"""Writing a model as an MLmodel folder: `mlflow.pyfunc.load_model` opens it, `load_predictor` serves it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from trimtab.digest import digest_json
+from trimtab.errors import ConflictError
+from trimtab.models.model import Model
+from trimtab.models.signature import Column
+from trimtab.models.specification import EXAMPLE_FILE, MLMODEL_FILE, SPECIFICATION_FILE, InputExample
+
+LOADER = "trimtab.models.pyfunc"
+REQUIREMENTS_FILE = "requirements.txt"
+ENVIRONMENT_FILE = "python_env.yaml"
+
+# What each runtime needs where `mlflow.pyfunc` serves the folder.
+_RUNTIME_PACKAGES = {"lightgbm": ["lightgbm"], "onnx": ["onnxruntime"]}
+_MLFLOW_TYPES = {"number": "double", "boolean": "boolean"}
+
+
+def write_model(model: Model, folder: Path) -> None:
+    """Write `model` into `folder`, which must not exist yet or be empty (ConflictError otherwise).
+
+    Nothing in it depends on when, where or how often it is written: equal models give equal folders, as
+    long as the versions of Python and of the packages named in requirements.txt are the same.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConflictError(f"'{folder}' already exists and is not an empty folder.", hint="Choose another.")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = model.signature.names
+    example = InputExample(names, [list(row) for row in zip(*(model.example[n] for n in names), strict=True)])
+    (folder / model.specification.file).write_bytes(model.content)
+    (folder / SPECIFICATION_FILE).write_bytes(model.specification.to_json())
+    (folder / EXAMPLE_FILE).write_bytes(msgspec.json.encode(example) + b"\n")
+    (folder / REQUIREMENTS_FILE).write_text("".join(f"{line}\n" for line in _requirements(model)))
+    environment = {
+        "python": platform.python_version(),
+        "build_dependencies": ["pip"],
+        "dependencies": [f"-r {REQUIREMENTS_FILE}"],
+    }
+    (folder / ENVIRONMENT_FILE).write_text(yaml.safe_dump(environment, sort_keys=False))
+    (folder / MLMODEL_FILE).write_text(yaml.safe_dump(_mlmodel(model), sort_keys=True))
+
+
+def _mlmodel(model: Model) -> dict[str, Any]:
+    """The MLmodel document."""
+    # mlflow must not report anybody's use of Trimtab to its makers; it looks when it is imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    # 1.5 s and 150 MB: loaded only by the process that writes a model.
+    from mlflow.models.model import Model as MLmodel
+    from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
+
+    specification = model.specification
+    document = MLmodel(
+        model_uuid=digest_json(specification).removeprefix("b3:")[:32],
+        saved_input_example_info={
+            "artifact_path": EXAMPLE_FILE,
+            "type": "dataframe",
+            "pandas_orient": "split",
+        },
+    )
+    document.add_flavor(
+        "python_function",
+        loader_module=LOADER,
+        python_version=platform.python_version(),
+        env={"virtualenv": ENVIRONMENT_FILE},
+    )
+    document.add_flavor(
+        "trimtab",
+        runtime=specification.runtime,
+        file=specification.file,
+        specification=SPECIFICATION_FILE,
+        trimtab_version=version("trimtab"),
+    )
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType[_mlflow_type(column)], column.name, required=not column.nullable)
+        for column in model.signature.columns
+    ]
+    written = {name: value for name, value in document.to_dict().items() if value is not None}
+    # The moment of writing would make equal models differ.
+    del written["utc_time_created"]
+    # What mlflow's ModelSignature writes; that class cannot be imported without pandas.
+    written["signature"] = {
+        "inputs": Schema(inputs).to_json(),
+        "outputs": Schema([ColSpec(DataType.double, specification.target)]).to_json(),
+        "params": None,
+    }
+    return written
+
+
+def _mlflow_type(column: Column) -> str:
+    if column.kind == "category":
+        return "string" if isinstance(column.categories[0], str) else "long"
+    return _MLFLOW_TYPES[column.kind]
+
+
+def _requirements(model: Model) -> list[str]:
+    packages = ["mlflow-skinny", "numpy", "trimtab", *_RUNTIME_PACKAGES.get(model.specification.runtime, [])]
+    return [f"{package}=={version(package)}" for package in sorted(packages)]

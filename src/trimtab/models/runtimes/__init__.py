@@ -1,0 +1,1 @@
+"""Serving models from native files: no pickle, no mlflow, no pandas."""

@@ -1,0 +1,120 @@
+"""What answers requests: a runtime with a signature before it and a transformation behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.errors import InvalidInputError, ModelCorruptError, TrimtabError
+from trimtab.models.answers import answers
+from trimtab.models.encoding import Columns, Encoder
+from trimtab.models.runtimes.runtime import Runtime, load_runtime
+from trimtab.models.signature import Signature
+from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
+
+
+class Predictor:
+    """A loaded model. `predict` may be called from several threads at once."""
+
+    def __init__(self, specification: Specification, runtime: Runtime) -> None:
+        self.specification = specification
+        self._runtime = runtime
+        self._output = specification.output
+        self._encoder = Encoder(specification.signature)
+
+    @property
+    def signature(self) -> Signature:
+        """The input columns."""
+        return self.specification.signature
+
+    @property
+    def target(self) -> str:
+        """The name of what is predicted."""
+        return self.specification.target
+
+    def predict(self, columns: Columns, *, ignore_unknown: bool = False) -> NDArray[np.float64]:
+        """One answer for each row of `columns` (a list or array of values for each column name).
+
+        An answer may be NaN or infinite if the model makes it so. Raises InvalidInputError, naming column,
+        row (counted from 0) and value, for a column that is missing, unknown (unless `ignore_unknown`), of
+        another length than the others, of the wrong type, or missing a value where the signature forbids it.
+        """
+        encoder = self._encoder
+        rows = encoder.rows(columns, ignore_unknown=ignore_unknown)
+        if rows == 1:
+            raw = np.array([self._runtime.row(encoder.row(columns))])
+        else:
+            raw = self._runtime.matrix(encoder.matrix(columns, rows))
+        return answers(raw, self._output)
+
+    def check(self, example: Columns) -> None:
+        """Answer the input example; raises ModelCorruptError unless the answers are the recorded ones."""
+        expected = np.array(self.specification.expected)
+        try:
+            made = self.predict(example)
+        except TrimtabError as error:
+            raise ModelCorruptError(f"The model does not answer its own input example: {error}") from error
+        if made.shape != expected.shape:
+            raise ModelCorruptError(
+                f"The model gives {made.size} answers to its example, and {expected.size} are recorded."
+            )
+        # Written so that a NaN is a failure.
+        close = np.abs(made - expected) <= self.specification.tolerance * np.maximum(1.0, np.abs(expected))
+        if not close.all():
+            row = int(np.flatnonzero(~close)[0])
+            raise ModelCorruptError(
+                f"The model answers row {row} of its example with {made[row]!r} where {expected[row]!r} is "
+                f"recorded (tolerance {self.specification.tolerance:g}).",
+                hint="Its file or its runtime is not the one that it was packaged with.",
+            )
+
+    def close(self) -> None:
+        """Free the model's memory. Nothing may be asked afterwards."""
+        self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_predictor(folder: str | os.PathLike[str], *, threads: int = 1) -> Predictor:
+    """Load a packaged model for serving, and let it answer its input example, which also warms it up.
+
+    `threads`: how many threads one prediction may use. Reads no pickle and runs no code from the folder.
+    Raises RefusedError for a model that would need that, ModelCorruptError for a folder that is not what it
+    was when packaged.
+    """
+    path = Path(folder)
+    specification = read_specification(path)
+    content = read_model_file(path, specification)
+    example = read_example(path)
+    try:
+        predictor = Predictor(specification, runtime_of(specification, content, threads=threads))
+    except InvalidInputError as error:
+        raise ModelCorruptError(f"The model in '{path}' does not fit its specification: {error}") from error
+    try:
+        predictor.check(example)
+    except BaseException:
+        predictor.close()
+        raise
+    return predictor
+
+
+def runtime_of(specification: Specification, content: bytes, *, threads: int = 1) -> Runtime:
+    """The runtime for a model file's bytes."""
+    return load_runtime(
+        specification.runtime,
+        content,
+        width=len(specification.signature.columns),
+        threads=threads,
+        options=specification.options,
+    )
