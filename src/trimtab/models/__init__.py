@@ -1,0 +1,1 @@
+"""What becomes of a training step's answer: packaging, runtimes, the registry and its gates."""
