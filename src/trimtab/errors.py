@@ -2,7 +2,9 @@
 
     TrimtabError
     ├── InvalidInputError (ValueError)            what was given cannot be used                    422
-    │   └── ContractViolationError                rows break their dataset's contract              422
+    │   ├── ContractViolationError                rows break their dataset's contract              422
+    │   ├── MalformedError                        bytes or a header that cannot be read            400
+    │   └── TooLargeError                         a request body above the limit                   413
     ├── NotFoundError (LookupError)               a name or id that does not exist                 404
     ├── ConflictError                             it clashes with what is already there            409
     │   ├── AlreadyRunningError                   another supervisor holds this workspace          409
@@ -51,9 +53,27 @@ class InvalidInputError(TrimtabError, ValueError):
 
 
 class ContractViolationError(InvalidInputError):
-    """Rows break their dataset's contract."""
+    """Rows break their dataset's contract; `violations` are `trimtab.data.violations.Violation` each."""
 
     code = "contract_violation"
+
+    def __init__(self, message: str, *, hint: str = "", violations: tuple[object, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.violations = violations
+
+
+class MalformedError(InvalidInputError):
+    """Bytes or a header that cannot be read at all: not JSON, not a time."""
+
+    code = "malformed"
+    http_status = 400
+
+
+class TooLargeError(InvalidInputError):
+    """A request body above the limit."""
+
+    code = "too_large"
+    http_status = 413
 
 
 class NotFoundError(TrimtabError, LookupError):
