@@ -156,7 +156,7 @@ class FeatureProfile:
         """
         if self.kind != other.kind:
             if not self.count or not other.count:
-                ours = self.count or other.kind == "other"
+                ours = self.count or (not other.count and other.kind == "other")
                 valued, empty = (self, other) if ours else (other, self)
                 return valued.with_missing(empty.missing)
             raise InvalidInputError(
