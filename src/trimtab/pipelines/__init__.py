@@ -1,0 +1,1 @@
+"""Steps and pipelines: tracing, caching, execution, jobs and the worker role."""
