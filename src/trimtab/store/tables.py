@@ -27,7 +27,8 @@ class Tables(Protocol):
     ) -> int:
         """Append rows and answer the table's version; new columns are added, missing ones become null.
 
-        A `transaction_id` that was appended before appends nothing and answers the version of then.
+        A `transaction_id` that was appended before appends nothing and answers the version of then. Raises
+        InvalidInputError for a column whose type is not the table's and does not widen to it.
         """
         ...
 
@@ -71,6 +72,8 @@ class DeltaTables:
             standing = self._open(table)
             if standing is not None and standing.transaction_version(transaction_id) is not None:
                 return _version_of(standing, transaction_id)
+            if standing is not None:
+                rows = _fitted(table, rows, pl.scan_delta(standing).collect_schema())
             try:
                 write_deltalake(
                     address,
@@ -139,6 +142,42 @@ class DeltaTables:
         ):
             raise InvalidInputError(f"'{table}' cannot be the name of a table.")
         return f"{self._root}/{table}"
+
+
+def _fitted(table: str, rows: pl.DataFrame, kept: pl.Schema) -> pl.DataFrame:
+    """The rows in the table's types. delta-rs itself would cast whatever can be cast, text to numbers too."""
+    changed = {
+        name: kept[name] for name, dtype in rows.schema.items() if name in kept and dtype != kept[name]
+    }
+    for name, dtype in changed.items():
+        if not _widens(rows.schema[name], dtype):
+            raise InvalidInputError(
+                f"The column '{name}' is {rows.schema[name]}, but {dtype} in the table '{table}'.",
+                hint="Convert it before it is appended.",
+            )
+    try:
+        return rows.with_columns(pl.col(name).cast(dtype) for name, dtype in changed.items())
+    except pl.exceptions.InvalidOperationError as error:
+        raise InvalidInputError(f"The rows do not fit the table '{table}': {error}.") from None
+
+
+def _widens(given: pl.DataType, kept: pl.DataType) -> bool:
+    if isinstance(given, pl.List) and isinstance(kept, pl.List):
+        inner, outer = given.inner, kept.inner
+        return inner == outer or (
+            isinstance(inner, pl.DataType) and isinstance(outer, pl.DataType) and _widens(inner, outer)
+        )
+    return (
+        given == pl.Null
+        or (given.is_integer() and (kept.is_integer() or kept.is_float()))  # an overflow raises in the cast
+        or (given.is_float() and kept.is_float())
+        or (
+            isinstance(given, pl.Datetime)
+            and isinstance(kept, pl.Datetime)
+            and (given.time_zone is None) == (kept.time_zone is None)
+        )
+        or (kept == pl.String and given in (pl.Categorical, pl.Enum))
+    )
 
 
 def _newest(standing: DeltaTable) -> int:
