@@ -125,7 +125,7 @@ def _log_loss(y: Values, p: Values) -> Values:
 
 
 def _mistake(y: Values, p: Values) -> Values:
-    return ((p >= 0.5) != (y >= 0.5)).astype(np.float64)
+    return np.asarray((p >= 0.5) != (y >= 0.5), dtype=np.float64)
 
 
 def _mean(loss: RowLoss) -> MetricFunction:
