@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table
+from sqlalchemy import ColumnElement, Table
 from sqlalchemy.dialects import sqlite
 
 if TYPE_CHECKING:
+    from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
     from trimtab.store.database import Transaction
 
 
@@ -19,16 +21,22 @@ def upsert(
     *,
     keys: Sequence[str],
     update: Sequence[str] | None = None,
+    where: Callable[[ReadOnlyColumnCollection[str, Any]], ColumnElement[bool]] | None = None,
 ) -> int:
     """Insert `rows`; where `keys` already stand, set the columns `update` (all others, if None; an
-    empty list leaves the standing row as it is). Answers how many rows were written."""
+    empty list leaves the standing row as it is), if the standing row and the new one, whose columns
+    `where` is given, meet its condition. Answers how many rows were written."""
     if not rows:
         return 0
     statement = _insert(tx, table)
     columns = list(rows[0]) if update is None else list(update)
     changes = {name: statement.excluded[name] for name in columns if name not in keys}
     if changes:
-        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changes)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(keys),
+            set_=changes,
+            where=None if where is None else where(statement.excluded),
+        )
     else:
         statement = statement.on_conflict_do_nothing(index_elements=list(keys))
     # Without the option psycopg counts nothing for several rows.
@@ -38,6 +46,6 @@ def upsert(
 def _insert(tx: Transaction, table: Table) -> Any:
     if tx.connection.dialect.name != "postgresql":
         return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql  # 80 ms, which a folder workspace need not spend
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  (80 ms, which a folder workspace need not spend)
 
     return postgresql.insert(table)

@@ -1,0 +1,132 @@
+"""The tables of tracking.
+
+Runs have two keys: the 32 hexadecimal digits that the world knows, and a small number by which all other
+tables refer to them. Points of metrics are kept in chunks (see `trimtab.tracking.metrics`).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+from trimtab.store.types import BigSerial, UtcTime, metadata
+
+# Paths and keys are compared byte by byte on both databases, so that a range of a prefix is a range.
+Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
+
+experiments_table = Table(
+    "experiments",
+    metadata,
+    Column("id", BigSerial, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("lifecycle", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("deleted_at", UtcTime),
+    sqlite_autoincrement=True,
+)
+
+experiment_tags_table = Table(
+    "experiment_tags",
+    metadata,
+    Column("experiment_id", BigInteger, ForeignKey("experiments.id"), primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+runs_table = Table(
+    "runs",
+    metadata,
+    Column("number", BigSerial, primary_key=True),
+    Column("id", Bytewise, nullable=False, unique=True),
+    Column("experiment_id", BigInteger, ForeignKey("experiments.id"), nullable=False),
+    Column("parent", Bytewise),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("lifecycle", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("deleted_at", UtcTime),
+    Index("ix_runs_experiment_started", "experiment_id", "started_at", "number"),
+    Index("ix_runs_parent", "parent"),
+    sqlite_autoincrement=True,
+)
+
+params_table = Table(
+    "params",
+    metadata,
+    Column("run", BigInteger, ForeignKey("runs.number"), primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+run_tags_table = Table(
+    "run_tags",
+    metadata,
+    Column("run", BigInteger, ForeignKey("runs.number"), primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+metric_keys_table = Table(
+    "metric_keys",
+    metadata,
+    Column("id", BigSerial, primary_key=True),
+    Column("name", Bytewise, nullable=False, unique=True),
+)
+
+metric_writers_table = Table(
+    "metric_writers",
+    metadata,
+    Column("id", BigSerial, primary_key=True),
+    Column("name", Bytewise, nullable=False, unique=True),
+)
+
+# No foreign keys on the two tables that take every point: the writer has just looked its run and keys up.
+metric_chunks_table = Table(
+    "metric_chunks",
+    metadata,
+    Column("run", BigInteger, primary_key=True),
+    Column("key", BigInteger, primary_key=True),
+    Column("writer", BigInteger, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("points", Integer, nullable=False),
+    Column("first_step", BigInteger, nullable=False),
+    Column("last_step", BigInteger, nullable=False),
+    Column("encoding", SmallInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+latest_metrics_table = Table(
+    "latest_metrics",
+    metadata,
+    Column("run", BigInteger, primary_key=True),
+    Column("key", BigInteger, primary_key=True),
+    Column("value", Double),  # NULL is NaN: SQLite has no other way to keep one in a column
+    Column("step", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),  # microseconds since 1970
+    sqlite_with_rowid=False,
+)
+
+artifacts_table = Table(
+    "artifacts",
+    metadata,
+    Column("run", BigInteger, ForeignKey("runs.number"), primary_key=True),
+    Column("path", Bytewise, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index("ix_artifacts_digest", "digest"),
+)
