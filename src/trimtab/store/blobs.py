@@ -163,9 +163,9 @@ class ObstoreBlobs:
                     file.write(chunk)
             if digest_file(name) != digest:
                 raise _corrupt(digest)
-            os.replace(name, to)
+            Path(name).replace(to)
         except BaseException:
-            os.unlink(name)
+            Path(name).unlink()
             raise
 
     def fetch_tree(self, digest: str, to: Path) -> None:
@@ -180,7 +180,7 @@ class ObstoreBlobs:
                 self.fetch_file(file.digest, draft / _confined(name))
             draft.chmod(0o755)
             try:
-                os.rename(draft, to)
+                draft.rename(to)
             except OSError:
                 if not to.exists():  # otherwise somebody else was quicker with the same tree
                     raise

@@ -36,7 +36,11 @@ GROUP = 128
 """Requests that share one commit at the most: bounds how long the first of them waits."""
 
 POSTGRES_RETRIES = 8
-_RETRIED_STATES = {"40001", "40P01"}  # serialization failure, deadlock
+_RETRIED_STATES = {
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "23505",  # a key that somebody else inserted after this transaction had looked for it in vain
+}
 
 
 class Transaction:
@@ -157,7 +161,7 @@ class SqliteDatabase:
         request = _Request(work, actor)
         with self._start:
             if self._closed:
-                raise UnavailableError("This workspace is closed.")
+                raise _closed()
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write_loop, name="trimtab-writer", daemon=True)
                 self._writer.start()
@@ -198,7 +202,7 @@ class SqliteDatabase:
                         else:
                             group.append(following)
                     settled = self._commit(group)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  (raised again where the request was made)
                 for request in group:
                     request.answer.set_exception(error)
             else:
@@ -217,14 +221,14 @@ class SqliteDatabase:
                     savepoint = connection.begin_nested()
                     try:
                         result = request.work(Transaction(connection, request.actor, self._clock.now()))
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001  (raised again where the request was made)
                         # Where the store itself failed (a full disk) there is no savepoint left to go
                         # back to: this raises, and the whole group fails.
                         savepoint.rollback()
-                        settled.append(lambda r=request, e=error: r.answer.set_exception(e))  # type: ignore[misc]
+                        settled.append(lambda r=request, e=error: r.answer.set_exception(e))  # type: ignore[misc]  # mypy cannot type a default of a lambda
                     else:
                         savepoint.commit()
-                        settled.append(lambda r=request, v=result: r.answer.set_result(v))  # type: ignore[misc]
+                        settled.append(lambda r=request, v=result: r.answer.set_result(v))  # type: ignore[misc]  # mypy cannot type a default of a lambda
         return settled
 
 
@@ -233,7 +237,7 @@ class PostgresDatabase:
 
     def __init__(self, url: sqlalchemy.URL, clock: Clock) -> None:
         try:
-            import psycopg  # noqa: F401, PLC0415  (the extra's one guarded import)
+            import psycopg  # noqa: F401  (the extra's one guarded import)
         except ImportError:
             raise missing_extra("psycopg", "postgres") from None
         self._clock = clock
@@ -244,6 +248,7 @@ class PostgresDatabase:
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10},
         )
+        self._closed = False
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -253,6 +258,8 @@ class PostgresDatabase:
 
     def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
         """See `Database.write`."""
+        if self._closed:
+            raise _closed()
         with _translated():
             for attempt in range(POSTGRES_RETRIES):
                 try:
@@ -278,7 +285,12 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """Close all connections."""
+        self._closed = True
         self.engine.dispose()
+
+
+def _closed() -> UnavailableError:
+    return UnavailableError("This workspace is closed.", hint="Open it again.")
 
 
 @contextlib.contextmanager

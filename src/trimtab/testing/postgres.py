@@ -1,7 +1,8 @@
 """A private PostgreSQL for tests, run from the system's own binaries.
 
-It lives in a temporary folder, listens on loopback alone, syncs nothing to disk and dies with the process
-that started it. Postgres refuses to run as root, so root starts it as an ordinary account.
+It lives in a temporary folder (in memory where there is room), listens on loopback alone, syncs nothing to
+disk and dies with the process that started it. Postgres refuses to run as root, so root starts it as an
+ordinary account.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from trimtab.errors import NotFoundError, UnavailableError, missing_extra
 
 START_SECONDS = 60.0
 """How long a server may take to answer, on a busy machine."""
+
+ROOM = 2 * 2**30
+"""Bytes that must be free in memory before the server keeps its files there."""
 
 _SUPERUSER = "trimtab"
 _SETTINGS = {
@@ -64,7 +68,7 @@ class PostgresServer:
         """
         binaries = find_binaries()
         account = _ordinary_account()
-        folder = Path(tempfile.mkdtemp(prefix="trimtab-postgres-"))
+        folder = Path(tempfile.mkdtemp(prefix="trimtab-postgres-", dir=_memory()))
         try:
             if account.user is not None and account.group is not None:
                 os.chown(folder, account.user, account.group)
@@ -131,6 +135,13 @@ def find_binaries() -> Path:
         "PostgreSQL is not installed (no initdb in /usr/lib/postgresql or on PATH).",
         hint="Install it with: sudo apt-get install postgresql",
     )
+
+
+def _memory() -> Path | None:
+    """A file system in memory with room enough, if there is one: databases are made twenty times faster."""
+    shared = Path("/dev/shm")  # noqa: S108  (the folder in it is made by mkdtemp)
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > ROOM
+    return shared if roomy else None
 
 
 def _ordinary_account() -> _Account:
