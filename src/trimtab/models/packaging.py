@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ ENVIRONMENT_FILE = "python_env.yaml"
 
 # What each runtime needs where `mlflow.pyfunc` serves the folder.
 _RUNTIME_PACKAGES = {"lightgbm": ["lightgbm"], "onnx": ["onnxruntime"]}
-_MLFLOW_TYPES = {"number": "double", "boolean": "boolean"}
 
 
 def write_model(model: Model, folder: Path) -> None:
@@ -82,7 +82,11 @@ def _mlmodel(model: Model) -> dict[str, Any]:
         trimtab_version=version("trimtab"),
     )
     inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType[_mlflow_type(column)], column.name, required=not column.nullable)
+        ColSpec(
+            DataType[_mlflow_type(column, model.example[column.name])],
+            column.name,
+            required=not column.nullable,
+        )
         for column in model.signature.columns
     ]
     written = {name: value for name, value in document.to_dict().items() if value is not None}
@@ -97,10 +101,14 @@ def _mlmodel(model: Model) -> dict[str, Any]:
     return written
 
 
-def _mlflow_type(column: Column) -> str:
+def _mlflow_type(column: Column, example: Sequence[object]) -> str:
     if column.kind == "category":
         return "string" if isinstance(column.categories[0], str) else "long"
-    return _MLFLOW_TYPES[column.kind]
+    if column.kind == "boolean":
+        return "boolean"
+    # mlflow refuses to take whole numbers as a double; pandas has whole numbers only where none is missing.
+    whole = not column.nullable and all(type(value) is int for value in example)
+    return "long" if whole else "double"
 
 
 def _requirements(model: Model) -> list[str]:

@@ -47,7 +47,7 @@ class InputExample(msgspec.Struct, frozen=True):
     """`input_example.json`, in the "split" orientation that MLflow reads."""
 
     columns: list[str]
-    data: list[list[float | bool | str | None]]
+    data: list[list[int | float | bool | str | None]]
 
     def as_columns(self) -> dict[str, list[Any]]:
         """The example rows by column."""

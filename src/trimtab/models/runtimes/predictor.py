@@ -68,8 +68,8 @@ class Predictor:
         if not close.all():
             row = int(np.flatnonzero(~close)[0])
             raise ModelCorruptError(
-                f"The model answers row {row} of its example with {made[row]!r} where {expected[row]!r} is "
-                f"recorded (tolerance {self.specification.tolerance:g}).",
+                f"The model answers row {row} of its example with {float(made[row])} where "
+                f"{float(expected[row])} is recorded (tolerance {self.specification.tolerance:g}).",
                 hint="Its file or its runtime is not the one that it was packaged with.",
             )
 
