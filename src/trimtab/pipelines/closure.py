@@ -48,12 +48,14 @@ class Closure(msgspec.Struct, frozen=True, kw_only=True):
     """What a step reaches.
 
     `external` are the names that it uses of modules that are not first-party, in full
-    ("polars.read_csv"); `whole_project` says why all source counts, or is empty.
+    ("polars.read_csv"), `imports` the modules that are imported along with the code; `whole_project` says
+    why all source counts, or is empty.
     """
 
     digest: str
     reached: tuple[str, ...]
     external: tuple[str, ...]
+    imports: tuple[str, ...]
     whole_project: str = ""
 
     @property
@@ -106,6 +108,7 @@ class _Walk:
         self._finder = finder
         self._entries: dict[str, list[str]] = {}
         self._external: set[str] = set()
+        self._imports: set[str] = set()
         self._whole_project = ""
         self._visited: set[str] = set()
         self._pending: list[Callable[[], None]] = []
@@ -133,6 +136,7 @@ class _Walk:
             ),
             reached=tuple(sorted(self._entries)),
             external=tuple(sorted(self._external)),
+            imports=tuple(sorted(self._imports)),
             whole_project=self._whole_project,
         )
 
@@ -182,6 +186,7 @@ class _Walk:
         name = module.absolute(imported)
         target = self._finder.module(name)
         if target is None:
+            self._imports.add(name)
             return
         self._enter(target)
         if imported.name is not None and imported.name not in target.definitions:
