@@ -23,11 +23,13 @@ import polars as pl
 
 from trimtab.clock import as_utc
 from trimtab.data.spec import ColumnSpec, ColumnType, ContractSpec, Unexpected
-from trimtab.data.violations import RowCheck, judge, violated
+from trimtab.data.violations import ROW, RowCheck, judge, violated
 from trimtab.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandera.polars as pa
+
+    AnyContract = type["Contract"] | ContractSpec | pa.DataFrameSchema | type[pa.DataFrameModel]
 
 Bound = int | float | datetime | date
 _Holds = Callable[[pl.DataFrame], pl.Expr | pl.Series]
@@ -155,7 +157,7 @@ class Contract:
         judgement = judge(cls.spec(), rows, cls.checks())
         if judgement.violations:
             raise violated(cls.spec(), "", judgement)
-        return judgement.good
+        return judgement.good.drop(ROW)
 
     @classmethod
     def to_pandera(cls) -> pa.DataFrameSchema:

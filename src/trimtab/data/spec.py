@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -122,13 +122,15 @@ class ContractSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
         return next((column for column in self.columns if column.name == name), None)
 
     @staticmethod
-    def of_schema(name: str, schema: Mapping[str, ColumnType], *, time: str | None) -> ContractSpec:
-        """The contract of a dataset that was given none: the columns and types that it began with, and a time
-        in every row if one column is its time."""
+    def of_schema(
+        name: str, schema: Mapping[str, ColumnType], *, required: Collection[str] = ()
+    ) -> ContractSpec:
+        """The contract of rows that were given none: the columns and types that they began with, and values
+        in those that are `required`."""
         return ContractSpec(
             name,
             tuple(
-                ColumnSpec(column, kind, nullable=column != time, finite=False)
+                ColumnSpec(column, kind, nullable=column not in required, finite=False)
                 for column, kind in schema.items()
             ),
         )

@@ -55,8 +55,9 @@ class RowCheck:
 class Judgement:
     """Rows as the contract sees them.
 
-    `good` and `bad` have the contract's columns and types. `bad` carries one more column, `reason`. Where a
-    whole column is at fault (`structural`) no row can be judged, and both are empty.
+    `good` and `bad` have the contract's columns and types, and in column ROW the place that each row was
+    given at; `bad` has the reasons in column REASON. Where a whole column is at fault (`structural`) no row
+    can be judged, and both are empty.
     """
 
     good: pl.DataFrame
@@ -65,7 +66,9 @@ class Judgement:
     structural: bool
 
 
+ROW = RESERVED + "row"
 REASON = RESERVED + "reason"
+_BAD = RESERVED + "bad"
 
 
 def judge(spec: ContractSpec, rows: pl.DataFrame, checks: Sequence[RowCheck] = ()) -> Judgement:
@@ -82,14 +85,19 @@ def judge(spec: ContractSpec, rows: pl.DataFrame, checks: Sequence[RowCheck] = (
             violations.append(_violation(column, rule, count, mask, rows))
             reasons.append((f"{column} {rule}".strip(), mask))
     if not violations:
-        return Judgement(shaped, shaped.clear(), (), structural=False)
-    bad = pl.any_horizontal([mask for _, mask in reasons])
+        good = shaped.with_columns(_positions(shaped.height))
+        bad = good.clear().with_columns(pl.lit(None, pl.String).alias(REASON))
+        return Judgement(good, bad, (), structural=False)
     said = pl.concat_str(
         [pl.when(mask).then(pl.lit(reason)) for reason, mask in reasons], separator="; ", ignore_nulls=True
     )
-    marked = shaped.with_columns(bad.alias(RESERVED + "bad"), said.alias(REASON))
-    good = marked.filter(~pl.col(RESERVED + "bad")).drop(RESERVED + "bad", REASON)
-    return Judgement(good, marked.filter(RESERVED + "bad").drop(RESERVED + "bad"), tuple(violations), False)
+    marked = shaped.with_columns(
+        _positions(shaped.height),
+        pl.any_horizontal([mask for _, mask in reasons]).alias(_BAD),
+        said.alias(REASON),
+    )
+    good = marked.filter(~pl.col(_BAD)).drop(_BAD, REASON)
+    return Judgement(good, marked.filter(_BAD).drop(_BAD), tuple(violations), structural=False)
 
 
 def violated(spec: ContractSpec, dataset: str, judgement: Judgement) -> ContractViolationError:
@@ -106,6 +114,10 @@ def violated(spec: ContractSpec, dataset: str, judgement: Judgement) -> Contract
         message = f"{_rows(judgement.bad.height)} break the contract '{spec.name}'{about}: {told}."
         hint = "Correct them, or append with on_violation='quarantine' to keep them aside."
     return ContractViolationError(message, hint=hint, violations=found)
+
+
+def _positions(height: int) -> pl.Series:
+    return pl.int_range(height, dtype=pl.Int64, eager=True).alias(ROW)
 
 
 def _shaped(spec: ContractSpec, rows: pl.DataFrame) -> tuple[pl.DataFrame | None, list[Violation]]:
