@@ -1,0 +1,1 @@
+"""Routes, protocols and the prediction log: what a gateway is made of."""

@@ -1,0 +1,123 @@
+"""Frames: what the prediction log is made of.
+
+A frame is a 4-byte length and a 4-byte CRC-32 of the body, both little-endian, then the body: a msgpack
+array whose first element tells its kind. A frame that was cut off at the end of a file was never
+acknowledged, so a reader stops there.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import msgspec
+
+Label = float | int | str | bool
+
+HEADER = struct.Struct("<II")
+LARGEST = 2**28
+
+
+class EntryFrame(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """A route as its predictions refer to it within one segment: by `ref`."""
+
+    ref: int
+    endpoint: str
+    generation: int
+    model: str
+    versions: tuple[int, ...]
+    roles: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+class RowFrame(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """One row's prediction. `arm`: the position of the version that answered; `values` and `scores` are in
+    the order of the entry's columns and versions (a score is None where that version failed); `at` is event
+    time in microseconds since 1970; `took` how long the gateway worked on it, in microseconds."""
+
+    ref: int
+    id: str
+    at: int
+    key: str | None
+    arm: int
+    values: list[Any]
+    scores: list[float | None]
+    took: int
+
+
+class RowsFrame(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Many rows of one request, column by column; `keys` is None where no row has one."""
+
+    ref: int
+    id: str
+    at: int
+    keys: list[str | None] | None
+    arms: list[int]
+    columns: list[list[Any] | None]
+    scores: list[list[float] | None]
+    took: int
+
+
+class LabelFrame(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """What was learned about a prediction, named by its id, or by key and event time. `received` is the
+    event time at which it came in."""
+
+    endpoint: str
+    label: Label
+    received: int
+    id: str | None = None
+    key: str | None = None
+    at: int | None = None
+
+
+class FailureFrame(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A request that the gateway itself failed, or a version that failed to score one (then `version`)."""
+
+    endpoint: str
+    at: int
+    code: str
+    version: int | None = None
+
+
+Frame = EntryFrame | RowFrame | RowsFrame | LabelFrame | FailureFrame
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Frame)
+_pack = HEADER.pack
+_crc = zlib.crc32
+
+
+def encoded(frame: Frame) -> bytes:
+    """The frame's bytes, ready to be appended to a segment."""
+    body = _encode(frame)
+    return _pack(len(body), _crc(body)) + body
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """What a piece of a segment holds. `end`: where the last whole frame ends; `damaged`: behind it stands
+    something other than a frame that was cut off."""
+
+    frames: list[Frame]
+    end: int
+    damaged: bool
+
+
+def scan(data: bytes, start: int = 0) -> Scan:
+    """All whole frames of `data` from `start` on."""
+    frames: list[Frame] = []
+    position, size = start, len(data)
+    view = memoryview(data)
+    while size - position >= HEADER.size:
+        length, crc = HEADER.unpack_from(data, position)
+        if not 0 < length <= LARGEST:
+            return Scan(frames, position, True)
+        stop = position + HEADER.size + length
+        if stop > size:
+            break
+        body = view[position + HEADER.size : stop]
+        if _crc(body) != crc:
+            return Scan(frames, position, stop < size)
+        frames.append(_decoder.decode(body))
+        position = stop
+    return Scan(frames, position, False)

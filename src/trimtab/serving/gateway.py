@@ -1,0 +1,106 @@
+"""The gateway role: checks that it may listen, opens the socket, and becomes its supervision.
+
+The socket is opened once and inherited by every worker, so that a connection waits while a dead worker is
+replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from trimtab.config import STATE_FOLDER, Settings, load_settings
+from trimtab.errors import ConflictError, TrimtabError, UnavailableError
+from trimtab.serving.access import access_for, check_binding, is_loopback, token_hashes
+from trimtab.serving.last_known import read_last_known
+from trimtab.serving.segments import FOLDER
+from trimtab.serving.store_link import StoreLink
+
+BACKLOG = 1024
+
+_log = logging.getLogger(__name__)
+
+
+def run_gateway(
+    project: Path, host: str | None = None, port: int | None = None, workers: int | None = None
+) -> NoReturn:
+    """Turn this process into the gateway of a project, which runs until SIGTERM or SIGINT and does not come
+    back; None means the settings' value.
+
+    Raises RefusedError for an address beyond loopback without a token, ConflictError if the port is taken.
+    """
+    settings = load_settings(project)
+    host = settings.host if host is None else host
+    port = settings.gateway_port if port is None else port
+    check_binding(host, access_for(settings, host, _stored_tokens(project, settings, host)))
+    with _listening(host, port) as listener:
+        listener.set_inheritable(True)
+        _log.info("listening on %s:%s", host, listener.getsockname()[1])
+        os.execv(  # noqa: S606  (our own interpreter)
+            sys.executable,
+            [
+                *(sys.executable, "-m", "trimtab.serving.supervision"),
+                *("--project", str(project.resolve())),
+                *("--host", host),
+                *("--port", str(listener.getsockname()[1])),
+                *("--socket", str(listener.fileno())),
+                *("--workers", str(settings.gateway_workers if workers is None else workers)),
+            ],
+        )
+
+
+def _stored_tokens(project: Path, settings: Settings, host: str) -> frozenset[str]:
+    """The tokens in the metadata store, or those that were last known if it does not answer."""
+    if is_loopback(host):
+        return frozenset()
+    folder = project.resolve() / STATE_FOLDER / FOLDER
+    link = StoreLink(project, settings, folder, actor="gateway")
+    try:
+        with link.workspace().read() as connection:
+            return token_hashes(connection)
+    except UnavailableError as error:
+        _log.warning("%s", error)
+        known = read_last_known(folder)
+        return frozenset() if known is None else frozenset(known.tokens)
+    finally:
+        link.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConflictError(
+            f"The gateway cannot listen on {host}:{port}: {error.strerror}.",
+            hint="Choose another port with --gateway-port.",
+        ) from error
+    return listener
+
+
+def main() -> None:
+    """`python -m trimtab.serving.gateway PROJECT [HOST [PORT [WORKERS]]]`."""
+    logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
+    given = sys.argv[1:]
+    try:
+        run_gateway(
+            Path(given[0]),
+            given[1] if len(given) > 1 else None,
+            int(given[2]) if len(given) > 2 else None,
+            int(given[3]) if len(given) > 3 else None,
+        )
+    except TrimtabError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

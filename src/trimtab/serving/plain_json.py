@@ -1,0 +1,208 @@
+"""The plain protocol: JSON by column names.
+
+    POST /v1/endpoints/NAME/predict    {"row": {...}} | {"rows": [{...}, ...]} | {"columns": {"a": [...]}}
+                                       and, if wanted, "key" or "keys", and "request_id"
+    POST /v1/endpoints/NAME/feedback   {"id": ..., "label": ...} | {"key": ..., "at": ..., "label": ...},
+                                       or a list of these
+    GET  /v1/endpoints                 the endpoints
+    GET  /v1/endpoints/NAME            one of them: its route, and the columns that it takes
+
+Errors are {"error": {"code", "message"}}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError
+from trimtab.serving.answering import Question
+from trimtab.serving.frames import Label, LabelFrame
+from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.prediction_ids import row_ids
+from trimtab.serving.requests import Request, Response, allow, checked_key, decoded, microseconds
+
+Row = dict[str, Any]
+
+
+class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `predict`."""
+
+    row: Row | None = None
+    rows: list[Row] | None = None
+    columns: dict[str, list[Any]] | None = None
+    key: str | int | None = None
+    keys: list[str | int | None] | None = None
+    request_id: str | int | None = None
+
+
+class PredictResponse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer of `predict`: for each row a prediction and the id that feedback names.
+
+    `version` answered; where keys were dealt to several, it is None and `versions` has one for each row.
+    """
+
+    predictions: list[float]
+    ids: list[str]
+    version: str | None
+    endpoint: str
+    request_id: str | None = None
+    versions: list[str] | None = None
+
+
+class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was learned about one prediction, named by its id, or by its key and event time."""
+
+    label: Label
+    id: str | None = None
+    key: str | int | None = None
+    at: str | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_predict_request = msgspec.json.Decoder(PredictRequest).decode
+_feedback = msgspec.json.Decoder(Feedback | list[Feedback]).decode
+
+
+async def respond(request: Request) -> Response:
+    """Answer a request below /v1/endpoints; raises TrimtabError."""
+    match request.parts[2:]:
+        case []:
+            allow(request, "GET")
+            table = request.view.table
+            found = [_described(table.endpoints[name]) for name in sorted(table.endpoints)]
+            return _json({"endpoints": found, "failures": dict(table.failures)})
+        case [name]:
+            allow(request, "GET")
+            return _json(_described(request.view.table.get(name)))
+        case [name, "predict"]:
+            allow(request, "POST")
+            return await _predict(request, name)
+        case [name, "feedback"]:
+            allow(request, "POST")
+            return _learn(request, name)
+    raise NotFoundError(
+        f"There is nothing at /{'/'.join(request.parts)}.",
+        hint="An endpoint has /predict and /feedback.",
+    )
+
+
+def failure(error: TrimtabError) -> bytes:
+    """The body that tells an error."""
+    return _encode({"error": {"code": error.code, "message": str(error)}})
+
+
+async def _predict(request: Request, name: str) -> Response:
+    endpoint = request.view.table.get(name)
+    asked = decoded(_predict_request, request.body)
+    columns = _columns(asked)
+    keys = None
+    if asked.keys is not None:
+        if asked.key is not None:
+            raise InvalidInputError("Both 'key' and 'keys' are given.", hint="Give one of them.")
+        keys = [checked_key(key) for key in asked.keys]
+        for column in columns.values():
+            if len(column) != len(keys):
+                raise InvalidInputError(
+                    f"There are {len(keys)} keys for {len(column)} rows.", hint="Give one for each row."
+                )
+    request_id = checked_key(asked.request_id)
+    answer = await request.answering.answer(
+        Question(
+            endpoint=endpoint,
+            columns=columns,
+            at=request.at,
+            started=request.started,
+            key=checked_key(asked.key),
+            keys=keys,
+            request_id=request_id,
+        )
+    )
+    versions = answer.versions
+    same = versions.count(versions[0]) == len(versions)
+    return Response(
+        200,
+        _encode(
+            PredictResponse(
+                predictions=answer.predictions,
+                ids=row_ids(answer.id, len(versions)),
+                version=str(versions[0]) if same else None,
+                endpoint=name,
+                request_id=request_id,
+                versions=None if same else [str(version) for version in versions],
+            )
+        ),
+    )
+
+
+def _columns(asked: PredictRequest) -> dict[str, list[Any]]:
+    if (asked.row is not None) + (asked.rows is not None) + (asked.columns is not None) != 1:
+        raise InvalidInputError(
+            "A request has one of 'row', 'rows' and 'columns'.",
+            hint='For example {"row": {"COLUMN": VALUE}}.',
+        )
+    if asked.row is not None:
+        return {name: [value] for name, value in asked.row.items()}
+    if asked.columns is not None:
+        if not any(asked.columns.values()):
+            raise InvalidInputError("The request has no rows.", hint="Send at least one.")
+        return asked.columns
+    assert asked.rows is not None
+    if not asked.rows:
+        raise InvalidInputError("The request has no rows.", hint="Send at least one.")
+    names = dict.fromkeys(name for row in asked.rows for name in row)
+    return {name: [row.get(name) for row in asked.rows] for name in names}
+
+
+def _learn(request: Request, name: str) -> Response:
+    request.view.table.get(name)
+    given = decoded(_feedback, request.body)
+    many = given if isinstance(given, list) else [given]
+    if not many:
+        raise InvalidInputError("There is no feedback in this request.", hint="Send at least one label.")
+    request.log.learned([_label(request, name, each, place) for place, each in enumerate(many)])
+    return Response(202, _encode({"accepted": len(many), "endpoint": name}))
+
+
+def _label(request: Request, name: str, given: Feedback, place: int) -> LabelFrame:
+    if given.id is not None:
+        assert request.view.ids is not None
+        if not request.view.ids.genuine(name, given.id):
+            raise NotFoundError(
+                f"The endpoint '{name}' made no prediction with the id '{given.id[:60]}' (item {place}).",
+                hint="Send back an id as `predict` answered it, to the same endpoint.",
+            )
+        if given.key is not None or given.at is not None:
+            raise InvalidInputError(
+                f"Item {place} names its prediction twice.", hint="Give 'id', or 'key' and 'at'."
+            )
+        return LabelFrame(name, given.label, request.at, id=given.id)
+    if given.key is None or given.at is None:
+        raise InvalidInputError(f"Item {place} names no prediction.", hint="Give 'id', or 'key' and 'at'.")
+    return LabelFrame(
+        name,
+        given.label,
+        request.at,
+        key=checked_key(given.key),
+        at=microseconds(given.at, f"'at' of item {place}"),
+    )
+
+
+def _described(endpoint: LoadedEndpoint) -> dict[str, object]:
+    route = endpoint.route
+    return {
+        "name": endpoint.name,
+        "model": route.model,
+        "generation": route.generation,
+        "arms": [
+            {"version": str(arm.version), "role": arm.role, "share": arm.share, "digest": arm.digest}
+            for arm in route.arms
+        ],
+        "columns": endpoint.predictors[endpoint.primary].signature.columns,
+        "target": endpoint.predictors[endpoint.primary].target,
+    }
+
+
+def _json(value: object) -> Response:
+    return Response(200, _encode(value))

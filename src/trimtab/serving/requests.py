@@ -1,0 +1,114 @@
+"""What the gateway's protocols share: the request as it came, the response as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from trimtab.errors import InvalidInputError, MalformedError, TrimtabError
+from trimtab.serving.answering import LONGEST_KEY, Answering
+from trimtab.serving.prediction_log import PredictionLog
+from trimtab.serving.state import View
+from trimtab.store.types import to_microseconds
+
+T = TypeVar("T")
+
+EVENT_TIME = "Trimtab-Event-Time"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request. `parts` are the path's segments; `at` is its event time in microseconds since 1970;
+    `started` is `time.perf_counter_ns()` at its arrival."""
+
+    method: str
+    parts: list[str]
+    body: bytes
+    at: int
+    started: int
+    view: View
+    answering: Answering
+    log: PredictionLog
+
+
+class Response(msgspec.Struct, frozen=True):
+    """Status, JSON body and headers beyond the content type."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class MethodNotAllowedError(TrimtabError):
+    """This address takes another method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"{method} is not for this address.", hint=f"Use {allowed}.")
+        self.allowed = allowed
+
+
+def allow(request: Request, *methods: str) -> None:
+    """Raise MethodNotAllowedError unless the request has one of these methods."""
+    if request.method not in methods:
+        raise MethodNotAllowedError(request.method, ", ".join(methods))
+
+
+def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    """The body as `decode` (of a msgspec decoder) reads it; raises MalformedError, InvalidInputError."""
+    if not body.strip():
+        raise MalformedError("The request has no body.", hint="Send JSON.")
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"The request is not understood: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = "JSON has no NaN or Infinity: write null for a missing value." if _not_numbers(body) else ""
+        raise MalformedError(f"The body is not valid JSON: {error}.", hint=hint) from None
+    except RecursionError:
+        raise MalformedError("The body is nested too deeply.") from None
+
+
+def _not_numbers(body: bytes) -> bool:
+    return b"NaN" in body or b"Infinity" in body
+
+
+def checked_key(key: str | int | None) -> str | None:
+    """The key as text; raises InvalidInputError for one that is empty or too long."""
+    if key is None:
+        return None
+    text = str(key)
+    if not 0 < len(text) <= LONGEST_KEY:
+        raise InvalidInputError(f"A key has between 1 and {LONGEST_KEY} characters, and this {len(text)}.")
+    return text
+
+
+def event_time(header: str | None, view: View) -> int:
+    """The event time of a request; raises MalformedError for a header that cannot be used."""
+    if header is None:
+        return time.time_ns() // 1000 if view.replay_at is None else view.replay_at
+    if view.replay_at is None:
+        raise MalformedError(
+            f"The header {EVENT_TIME} is accepted only in a workspace in replay.", hint="Leave it out."
+        )
+    return microseconds(header, f"The header {EVENT_TIME}")
+
+
+def microseconds(text: str, what: str) -> int:
+    """An RFC 3339 time in microseconds since 1970; raises MalformedError if it is not one, or lies outside
+    the years 1900 to 2999."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None or not 1900 <= at.year < 3000:
+        raise MalformedError(
+            f"{what} is not a time that can be used: {text[:60]!r}.",
+            hint="Write it with its zone, as in 2011-09-01T00:00:00Z.",
+        )
+    return to_microseconds(at)

@@ -1,0 +1,143 @@
+"""Keeps a gateway's workers and its shipper alive.
+
+    python -m trimtab.serving.supervision --project DIR --host HOST --port PORT --socket FD --workers N
+
+The gateway role becomes this program once it has checked what there is to check, so that the process that
+waits for years holds nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from trimtab.errors import UnavailableError
+
+GRACE_SECONDS = 15.0
+TICK_SECONDS = 0.1
+HEALTHY_SECONDS = 5.0
+LONGEST_PAUSE = 5.0
+MOST_QUICK_DEATHS = 6
+
+_log = logging.getLogger(__name__)
+
+
+class Child:
+    """A process that is started again when it dies. Its standard input is a pipe that ends with us, so
+    that it knows when we are gone."""
+
+    def __init__(self, name: str, command: Sequence[str], *, handles: Sequence[int] = ()) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", *command]
+        self._handles = tuple(handles)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._again_at = 0.0
+        self._deaths = 0
+
+    def start(self) -> None:
+        """Start the process."""
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, pass_fds=self._handles, start_new_session=True
+        )
+
+    def tend(self) -> None:
+        """Start it again if it died; later and later if it keeps dying. Raises UnavailableError when it
+        has died too often."""
+        if self._process is not None and self._process.poll() is not None:
+            status, self._process = self._process.returncode, None
+            now = time.monotonic()
+            self._deaths = 1 if now - self._started > HEALTHY_SECONDS else self._deaths + 1
+            if self._deaths > MOST_QUICK_DEATHS:
+                raise UnavailableError(f"The gateway's {self.name} keeps dying (status {status}).")
+            pause = 0.0 if self._deaths == 1 else min(0.1 * 2**self._deaths, LONGEST_PAUSE)
+            self._again_at = now + pause
+            _log.error("the %s died (status %s); starting it again", self.name, status)
+        if self._process is None and time.monotonic() >= self._again_at:
+            self.start()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for its end until `deadline` (monotonic), then kill it."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _log.error("the %s did not end in time and is killed", self.name)
+            self._process.kill()
+            self._process.wait()
+
+
+class Supervision:
+    """Keeps workers and shipper alive until a signal; then ends the workers first, so that the shipper
+    sees all that they wrote."""
+
+    def __init__(self, workers: Sequence[Child], shipper: Child) -> None:
+        self._workers = workers
+        self._shipper = shipper
+        self._stopping = False
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        children = [*self._workers, self._shipper]
+        try:
+            for child in children:
+                child.start()
+            while not self._stopping:
+                for child in children:
+                    child.tend()
+                time.sleep(TICK_SECONDS)
+        finally:
+            self._end()
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    def _end(self) -> None:
+        for stage in (self._workers, [self._shipper]):
+            for child in stage:
+                with contextlib.suppress(ProcessLookupError):
+                    child.terminate()
+            deadline = time.monotonic() + GRACE_SECONDS
+            for child in stage:
+                child.wait(deadline)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m trimtab.serving.supervision")
+    parser.add_argument("--project", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True)
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
+    project = ["--project", asked.project]
+    address = ["--host", asked.host, "--port", asked.port, "--socket", str(asked.socket)]
+    workers = [
+        Child("worker", ["trimtab.serving.worker", *project, *address], handles=[asked.socket])
+        for _ in range(asked.workers)
+    ]
+    try:
+        Supervision(workers, Child("shipper", ["trimtab.serving.shipper", *project])).run()
+    except UnavailableError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A gateway worker: one process that answers requests on the socket which its gateway holds.
+
+    python -m trimtab.serving.worker --project DIR --host HOST --port PORT --socket FD
+
+It ends gracefully on SIGTERM, and when its standard input ends, which tells that the gateway died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.server.embed import Server
+
+from trimtab.config import STATE_FOLDER, load_settings
+from trimtab.serving.access import access_for
+from trimtab.serving.application import Gateway
+from trimtab.serving.loaded_endpoints import ModelShelf
+from trimtab.serving.prediction_log import PredictionLog
+from trimtab.serving.segments import FOLDER, Limits, SegmentWriter
+from trimtab.serving.state import State, View
+from trimtab.serving.store_link import StoreLink
+from trimtab.serving.watcher import Watcher
+
+BACKLOG = 1024
+SYNC_SECONDS = 1.0
+"""How much of the log a loss of power may take."""
+
+DRAIN_SECONDS = 10.0
+QUIET_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Everything that one worker process holds."""
+
+    def __init__(self, project: Path, host: str, port: int, handle: int) -> None:
+        settings = load_settings(project)
+        root = project.resolve() / STATE_FOLDER
+        self._handle = handle
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state = State(View(access=access_for(settings, host, ())))
+        limits = Limits(settings.log_segment_rows, span=timedelta(days=settings.log_segment_days))
+        self._writer = SegmentWriter(root / FOLDER, limits)
+        log = PredictionLog(self._writer, settings.log_full)
+        self._gateway = Gateway(self._state, log, body_limit=settings.body_limit)
+        id = f"gateway-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._watcher = Watcher(
+            id=id,
+            host=host,
+            address=f"{host}:{port}",
+            settings=settings,
+            folder=root / FOLDER,
+            link=StoreLink(project, settings, root / FOLDER, actor=id),
+            shelf=ModelShelf(root / "cache" / "models", threads=settings.model_threads),
+            state=self._state,
+            rotate=self._rotate,
+        )
+
+    async def serve(self) -> None:
+        """Answer requests until SIGTERM, SIGINT or the gateway's death."""
+        self._loop = loop = asyncio.get_running_loop()
+        server = _Server(self._gateway, self._handle)
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        threading.Thread(target=self._watch_parent, args=(loop, stopping), daemon=True).start()
+        threading.Thread(target=self._sync, daemon=True).start()
+        self._watcher.start()
+        serving = loop.create_task(server.serve())
+        waiting = loop.create_task(stopping.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await self._drain()
+        server.stop()  # type: ignore[no-untyped-call]
+        await serving
+        waiting.cancel()
+        self._watcher.stop()
+        self._writer.close()
+        self._writer.sync()
+
+    async def _drain(self) -> None:
+        """Answer what has come; each answer asks its client to connect anew."""
+        self._state.draining = True
+        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        await asyncio.sleep(QUIET_SECONDS)
+        # Polled, so that requests need not tell anybody that they are done.
+        while self._state.in_flight and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    def _rotate(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._writer.close)
+
+    def _sync(self) -> None:
+        while True:
+            self._writer.ended.wait(SYNC_SECONDS)
+            try:
+                self._writer.sync()
+            except OSError as error:
+                _log.error("the prediction log cannot be brought to the disk: %s", error)
+
+    @staticmethod
+    def _watch_parent(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+        while os.read(0, 1024):
+            pass
+        loop.call_soon_threadsafe(stopping.set)
+
+
+class _Server(Server):
+    """Granian in this process, on a socket that another process opened and that outlives this one."""
+
+    def __init__(self, target: Any, handle: int) -> None:
+        super().__init__(target, log_enabled=False, websockets=False)
+        self._inherited = handle
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        # As Granian pickles it; its stub tells less.
+        self._shd: Any = SocketHolder(self._inherited, False, BACKLOG)  # type: ignore[call-arg]
+
+
+def main() -> None:
+    """Run one worker."""
+    parser = argparse.ArgumentParser(prog="python -m trimtab.serving.worker")
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--socket", type=int, required=True)
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
+    asyncio.run(Worker(asked.project, asked.host, asked.port, asked.socket).serve())
+
+
+if __name__ == "__main__":
+    main()
