@@ -11,7 +11,7 @@ import msgspec
 
 PREFIX = "b3:"
 _PATTERN = re.compile(r"b3:[0-9a-f]{64}")
-_canonical = msgspec.json.Encoder(order="deterministic")
+_canonical = msgspec.json.Encoder(order="sorted")
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:
