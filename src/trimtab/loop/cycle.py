@@ -54,10 +54,11 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a cycle.
 
     `id` is the loop's name and the cycle's `number`. `baseline` is the champion that it sets out to
-    replace (None for the first). `datasets` are the versions that it trains on, pinned when training
-    starts. `stage` counts the rollout's stages from 0; `stage_since` is the event time at which all live
-    gateways were seen on the stage's route, from which its dwell counts. `look_at`: event time of the
-    next look at the rollout, `measure` what the last one found. `params` override the training pipeline's.
+    replace (None for the first). `params` override the training pipeline's. When training starts, `datasets`
+    pins the versions that it reads, and `as_of` the event time up to which; `rows` counts the rows of the
+    loop's own dataset in them. `stage` counts the rollout's stages from 0; `stage_since` is the event time
+    at which all live gateways were seen on the stage's route, from which its dwell counts. `look_at` is the
+    event time of the next look at the rollout, `measure` what the last one found.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     moves: int = 0
     approved_by: str = ""
     datasets: dict[str, int] = {}
+    as_of: datetime | None = None
     rows: int = 0
     run_id: str = ""
     digest: str = ""

@@ -25,6 +25,11 @@ def active_cycle(connection: Connection, loop: str) -> Cycle | None:
     return found[0] if found else None
 
 
+def active_cycles(connection: Connection) -> dict[str, Cycle]:
+    """The unfinished cycle of each loop that has one."""
+    return {cycle.loop: cycle for cycle in _select(connection, cycles_table.c.active.is_not(None))}
+
+
 def get_cycle(connection: Connection, cycle_id: str) -> Cycle:
     """The cycle of this id; raises NotFoundError."""
     found = _select(connection, cycles_table.c.id == cycle_id)
@@ -57,6 +62,13 @@ def spent(connection: Connection, loop: str, at: datetime) -> Spent:
     last_end = connection.execute(select(func.max(table.finished_at)).where(table.loop == loop)).scalar()
     active = connection.execute(select(table.id).where(table.active == loop)).scalar()
     return Spent(active=active, started=tuple(started), last_end=last_end)
+
+
+def last_given(connection: Connection, loop: str) -> int | None:
+    """How many rows the last cycle that got to train was given; None if none did."""
+    table = cycles_table.c
+    query = select(table.rows).where(table.loop == loop, table.as_of.is_not(None))
+    return connection.execute(query.order_by(table.number.desc()).limit(1)).scalar()
 
 
 def create_cycle(

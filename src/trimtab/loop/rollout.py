@@ -64,6 +64,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     look: str
 
+    @property
+    def look_every(self) -> timedelta:
+        """How often the absolute checks are made."""
+        return duration(self.look)
+
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What all rollouts share: the test on paired losses and the absolute checks beside it.
@@ -202,8 +207,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     pairs: int = 0
     days: tuple[str, ...] = ()
     differences: tuple[float, ...] = ()
-    champion_loss: float | None = None
-    challenger_loss: float | None = None
+    champion_metric: float | None = None
+    challenger_metric: float | None = None
     champion_bias: float | None = None
     challenger_bias: float | None = None
     answers: int = 0

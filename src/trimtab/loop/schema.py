@@ -14,11 +14,9 @@ loops_table = Table(
     Column("mode", Text, nullable=False),
     Column("paused", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    # Up to which moment of the schedule monitors and triggers were looked at.
     Column("watched_at", UtcTime, nullable=False),
-    Column("polled_at", UtcTime, nullable=False),
 )
-"""`watched_at`: up to which moment of its schedule the monitors were evaluated; `polled_at`: the same for
-the dataset's sources."""
 
 loop_versions_table = Table(
     "loop_versions",
@@ -51,6 +49,7 @@ cycles_table = Table(
     Column("moves", Integer, nullable=False),
     Column("approved_by", Text, nullable=False),
     Column("datasets", JsonText, nullable=False),
+    Column("as_of", UtcTime),
     Column("rows", Integer, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("digest", Text, nullable=False),

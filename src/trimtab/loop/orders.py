@@ -1,0 +1,106 @@
+"""What a controller orders from workers, and what they answer: both travel as JSON through the job queue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from trimtab.loop.rollout import Measure
+from trimtab.loop.triggers import Watched
+from trimtab.models.reports import GateReport
+
+
+class IngestOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Look at the sources of a dataset and append what is new."""
+
+    dataset: str
+
+
+class TrainOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a loop's training pipeline. `as_of` is the run's event time, where the held-out rows begin."""
+
+    loop: str
+    cycle: str
+    pipeline: str
+    project: str
+    params: dict[str, Any]
+    datasets: dict[str, int]
+    as_of: datetime
+
+
+class TrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How the run ended. `digest`: the model's; `failure`: what went wrong, where it did."""
+
+    run_id: str
+    digest: str = ""
+    failure: str = ""
+
+
+class GatesOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Judge a candidate by the model's gates, on the rows of the dataset from `start` to `end`."""
+
+    model: str
+    loop: str
+    version: int
+    candidate: str
+    champion: str | None
+    dataset: str
+    dataset_version: int
+    start: datetime
+    end: datetime
+
+
+class GatesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The report; whoever ordered it stores it."""
+
+    report: GateReport
+
+
+class WatchOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Evaluate the monitors of a loop that need the user's code, as of a moment."""
+
+    loop: str
+    version: int
+    moment: datetime
+
+
+class WatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What they found."""
+
+    findings: tuple[Watched, ...]
+
+
+class MeasureOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Measure a challenger by a metric that needs the user's code, as of a moment."""
+
+    cycle: str
+    moment: datetime
+
+
+class MeasureAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured."""
+
+    measure: Measure
+
+
+Order = IngestOrder | TrainOrder | GatesOrder | WatchOrder | MeasureOrder
+
+KINDS: dict[type, str] = {
+    IngestOrder: "loop.ingest",
+    TrainOrder: "loop.train",
+    GatesOrder: "loop.gates",
+    WatchOrder: "loop.watch",
+    MeasureOrder: "loop.measure",
+}
+"""What each order is called in the job queue."""
+
+HANDLERS = {
+    "loop.ingest": "trimtab.loop.jobs:ingest",
+    "loop.train": "trimtab.loop.jobs:train",
+    "loop.gates": "trimtab.loop.jobs:gates",
+    "loop.watch": "trimtab.loop.jobs:watch",
+    "loop.measure": "trimtab.loop.jobs:measure",
+}
+"""Which function of a worker does which kind of order."""
