@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
+from trimtab.data.datasets import Datasets
+from trimtab.digest import digest_json
 from trimtab.models.evidence import Evidence, HeldOut, Judged, NoEvidenceError
 from trimtab.models.gate_checks import Finding, check
-from trimtab.models.gates import AnyGate
-from trimtab.models.reports import GateResult
+from trimtab.models.gates import AnyGate, policy_of
+from trimtab.models.reports import GateReport, GateResult
 from trimtab.models.runtimes.predictor import Predictor
+from trimtab.statistics.metrics import is_built_in
+from trimtab.workspace import Workspace
+
+
+class GatesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to judge, by what, and on which rows.
+
+    `digest` and `champion` are model trees among the blobs. The rows are those of the dataset's version from
+    `start` (included) to `end` (excluded); `time` is the dataset's own time column if not given. `project` is
+    the tree of the project that metrics of its own come from, the workspace's folder if not given.
+    """
+
+    model: str
+    digest: str
+    gates: tuple[AnyGate, ...]
+    dataset: str
+    target: str
+    champion: str | None = None
+    version: int | None = None
+    dataset_version: int | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    time: str | None = None
+    project: str | None = None
 
 
 def evaluate_gates(
@@ -41,6 +70,56 @@ def evaluate_gates(
         judged.close()
         if against is not None:
             against.close()
+
+
+def judge(workspace: Workspace, request: GatesRequest) -> GateReport:
+    """Judge a stored candidate; the report is not stored. Runs the project's metrics."""
+    datasets = Datasets(workspace)
+    version = datasets.version(request.dataset, request.dataset_version)
+    rows = datasets.read(request.dataset, version.number, start=request.start, end=request.end)
+    if not all(is_built_in(str(getattr(gate, "metric", "rmse"))) for gate in request.gates):
+        _make_importable(workspace, request.project)
+    results = evaluate_gates(
+        _model(workspace, request.digest),
+        None if request.champion is None else _model(workspace, request.champion),
+        request.gates,
+        rows,
+        target=request.target,
+        time=request.time or datasets.get(request.dataset).time,
+    )
+    return GateReport(
+        model=request.model,
+        digest=request.digest,
+        policy=policy_of(request.gates).digest,
+        results=results,
+        created_at=workspace.clock.now(),
+        version=request.version,
+        rows=digest_json([request.dataset, version.digest, request.start, request.end]),
+        champion=request.champion,
+    )
+
+
+def gates_job(workspace: Workspace, spec: object, job: object) -> object:
+    """A worker's job: `spec` is a GatesRequest and the answer a GateReport, both as builtins.
+
+    The answer is not stored here: whoever ordered it does that, in the transaction that acts on it.
+    """
+    return msgspec.to_builtins(judge(workspace, msgspec.convert(spec, GatesRequest)))
+
+
+def _model(workspace: Workspace, digest: str) -> Path:
+    folder = workspace.cache / "models" / digest.removeprefix("b3:")
+    workspace.blobs.fetch_tree(digest, folder)
+    return folder
+
+
+def _make_importable(workspace: Workspace, project: str | None) -> None:
+    """Let this process, which is the job's own, import the project's modules."""
+    folder = workspace.project
+    if project is not None:
+        folder = workspace.cache / "projects" / project.removeprefix("b3:")
+        workspace.blobs.fetch_tree(project, folder)
+    sys.path.insert(0, str(folder))
 
 
 def _result(gate: AnyGate, evidence: Evidence) -> GateResult:
