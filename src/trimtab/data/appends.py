@@ -125,7 +125,8 @@ def _batch(
     good, bad = judgement.good.drop(ROW), judgement.bad.drop(ROW, REASON)
     schema = {name: column_type(good.get_column(name)) for name in good.columns}
     digest = frame_digest(good)
-    number = int(digest_json([dataset.name, key, digest, frame_digest(bad)])[3:18], 16)
+    aside = frame_digest(bad) if bad.height else ""
+    number = int(digest_json([dataset.name, key, digest, aside])[3:18], 16)
     return _Batch(dataset, key, judgement, schema, digest, number)
 
 

@@ -21,27 +21,30 @@ def frame_digest(rows: pl.DataFrame) -> str:
     use here: what stands under a null, and how text is cut into buffers, differs between equal frames.
     """
     hasher = blake3.blake3(_FORMAT + f"{rows.height}\n".encode())
-    for name in rows.columns:
-        values = rows.get_column(name)
+    for values in rows.iter_columns():
         kind = column_type(values)
-        hasher.update(f"{len(name.encode())} {name} {kind}\n".encode())
-        for part in _parts(values.cast(DTYPES[kind])):
+        hasher.update(f"{len(values.name.encode())} {values.name} {kind}\n".encode())
+        for part in _parts(values if values.dtype == DTYPES[kind] else values.cast(DTYPES[kind])):
             hasher.update(part)
     return PREFIX + hasher.hexdigest()
 
 
 def _parts(values: pl.Series) -> Iterator[bytes]:
     """A column's values in one layout: which are null, then the values, with zero for null."""
-    nulls = values.is_null().to_numpy() if values.null_count() else np.zeros(len(values), dtype=bool)
-    yield np.packbits(nulls).tobytes()
-    if values.dtype == pl.String:
-        texts = values.fill_null("")
-        yield texts.str.len_bytes().to_numpy().astype("<u4").tobytes()
-        yield "".join(texts.to_list()).encode()
-    elif values.dtype == pl.Float64:
-        numbers = values.fill_null(0.0).to_numpy()
-        yield np.where(np.isnan(numbers), np.nan, numbers).astype("<f8").tobytes()
-    elif values.dtype == pl.Boolean:
-        yield np.packbits(values.fill_null(False).to_numpy()).tobytes()
+    if values.null_count():
+        yield b"1" + np.packbits(values.is_null().to_numpy()).tobytes()
+        values = values.to_physical()
+        values = values.fill_null("" if values.dtype == pl.String else 0)
     else:
-        yield values.to_physical().fill_null(0).to_numpy().astype("<i8").tobytes()
+        yield b"0"
+    if values.dtype == pl.String:
+        texts = [text.encode() for text in values.to_list()]
+        yield np.array([len(text) for text in texts], dtype="<u4").tobytes()
+        yield b"".join(texts)
+    elif values.dtype == pl.Float64:
+        numbers = values.to_numpy()
+        yield np.where(np.isnan(numbers), np.nan, numbers).astype("<f8", copy=False).tobytes()
+    elif values.dtype == pl.Boolean:
+        yield np.packbits(values.to_numpy()).tobytes()
+    else:
+        yield values.to_physical().to_numpy().astype("<i8", copy=False).tobytes()
