@@ -39,9 +39,6 @@ class Answers:
     def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([self.row(list(row)) for row in rows])
 
-    def close(self) -> None:
-        pass
-
 
 def answering(model: Model, answers: NDArray[np.float64], rows: pl.DataFrame = HELD_OUT) -> Predictor:
     """A predictor with the model's signature that gives these answers."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.models.rentals import COLUMNS, booster, rentals, trained
 from trimtab.errors import ConflictError, InvalidInputError
 from trimtab.models.inputs import inputs
 from trimtab.models.model import Model
+from trimtab.pipelines.codecs import check_trusted, codec_name, file_codec
 
 
 def test_a_model_answers_as_the_booster_does_after_the_declared_transformation(rows: pl.DataFrame) -> None:
@@ -90,3 +92,18 @@ def test_what_is_no_booster_is_refused(rows: pl.DataFrame) -> None:
 
 def test_columns_that_are_no_inputs_are_ignored_in_a_frame(model: Model, rows: pl.DataFrame) -> None:
     np.testing.assert_array_equal(model.predict(rows), model.predict(rows.select(COLUMNS)))
+
+
+def test_a_model_can_be_a_part_of_a_pickled_value(model: Model, rows: pl.DataFrame) -> None:
+    copied = pickle.loads(pickle.dumps({"model": model}))["model"]
+    np.testing.assert_array_equal(copied.predict(rows), model.predict(rows))
+
+
+def test_the_codec_gives_back_the_same_model(model: Model, tmp_path: Path, rows: pl.DataFrame) -> None:
+    assert codec_name(model) == "trimtab.models.codec:ModelCodec"
+    check_trusted(codec_name(model))
+    codec = file_codec(codec_name(model))
+    codec.encode(model, tmp_path / "value")
+    decoded = codec.decode(tmp_path / "value")
+    assert isinstance(decoded, Model)
+    np.testing.assert_array_equal(decoded.predict(rows), model.predict(rows))

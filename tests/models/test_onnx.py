@@ -90,6 +90,17 @@ def test_bytes_that_are_no_onnx_model_are_refused() -> None:
         Model.onnx(b"\x08\x01nonsense", DECLARED, target="y")
 
 
+def test_a_model_that_reads_its_weights_from_another_file_is_refused(tmp_path: Path) -> None:
+    model = linear(3)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "/etc/hostname"
+    with pytest.raises(ModelCorruptError, match="weights in another file"):
+        Model.onnx(model, DECLARED, target="y")
+
+
 def test_without_the_extra_the_exact_install_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tests.models.rentals import COLUMNS, rentals, trained
 
-from trimtab.errors import InvalidInputError, ModelCorruptError, RefusedError
+from trimtab.errors import InvalidInputError, ModelCorruptError, RefusedError, UnavailableError
 from trimtab.models.model import Model
 from trimtab.models.runtimes.predictor import Predictor, load_predictor
 
@@ -121,6 +121,41 @@ def test_a_predictor_may_be_closed_twice_and_forgotten_unclosed(folder: Path) ->
     del predictor
     load_predictor(folder)
     gc.collect()
+
+
+def test_a_closed_predictor_says_so(folder: Path, rows: pl.DataFrame) -> None:
+    predictor = load_predictor(folder)
+    predictor.close()
+    for asked in (rows.head(1), rows):
+        with pytest.raises(UnavailableError, match="was closed"):
+            predictor.predict(columns(asked))
+
+
+def test_closing_waits_for_nobody_and_disturbs_no_call_in_progress(
+    folder: Path, model: Model, rows: pl.DataFrame
+) -> None:
+    expected = model.predict(rows)
+    wrong: list[object] = []
+    for _ in range(20):
+        predictor = load_predictor(folder)
+        started = threading.Barrier(5)
+
+        def ask(predictor: Predictor = predictor, started: threading.Barrier = started) -> None:
+            started.wait()
+            try:
+                if not all(np.array_equal(predictor.predict(columns(rows)), expected) for _ in range(50)):
+                    wrong.append("another answer")
+            except UnavailableError:
+                pass
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        started.wait()
+        predictor.close()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
 
 
 def test_serving_loads_no_heavy_package(folder: Path) -> None:
@@ -252,7 +287,6 @@ def test_a_runtime_can_come_from_another_package(
         "    def __init__(self, value): self.value = value\n"
         "    def row(self, values): return self.value\n"
         "    def matrix(self, rows): return numpy.full(len(rows), self.value)\n"
-        "    def close(self): pass\n"
         "def load(content, *, width, threads, options): return Constant(float(content))\n"
     )
     metadata = tmp_path / "constant-1.0.dist-info"

@@ -152,6 +152,10 @@ class Model:
         specification = msgspec.structs.replace(draft, expected=tuple(made.tolist()))
         return cls(specification, content, inputs.example, Predictor(specification, loaded))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For copies, and for values in which a model is only a part."""
+        return _restored, (type(self), self.specification, self.content, self.example)
+
     @property
     def signature(self) -> Signature:
         """The input columns."""
@@ -193,3 +197,9 @@ def _check_names(trained: list[str], declared: list[str]) -> None:
             f"The booster was trained on the columns {trained} and its inputs declare {declared}.",
             hint="Train it on inputs.matrix(rows) with feature_name=inputs.names.",
         )
+
+
+def _restored(
+    kind: type[Model], specification: Specification, content: bytes, example: dict[str, Sequence[Any]]
+) -> Model:
+    return kind(specification, content, example, Predictor(specification, runtime_of(specification, content)))

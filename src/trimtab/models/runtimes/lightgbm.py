@@ -8,7 +8,7 @@ import importlib.util
 import struct
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,9 @@ class LightGBM:
     def __init__(self, content: bytes, *, width: int, threads: int) -> None:
         self._library = library()
         self._width = width
-        self._threads = f"num_threads={threads}".encode()
-        booster = _create(self._library, content)
-        self._booster = booster
-        self._free = weakref.finalize(self, _free, self._library, booster, None)
+        self._parameters = f"num_threads={threads} verbosity=-1".encode()
+        booster = self._booster = _create(self._library, content)
+        _free_with(self, self._library.LGBM_BoosterFree, booster)
         self._check_shape()
         self._fast = ctypes.c_void_p()
         _check(
@@ -48,12 +47,13 @@ class LightGBM:
                 _ALL_ITERATIONS,
                 _FLOAT64,
                 width,
-                self._threads,
+                self._parameters,
                 ctypes.byref(self._fast),
             ),
         )
-        self._free.detach()
-        self._free = weakref.finalize(self, _free, self._library, booster, self._fast)
+        _free_with(
+            self, self._library.LGBM_FastConfigFree, self._fast
+        )  # before the booster: last in, first out
         self._pack = struct.Struct(f"{width}d").pack
         self._predict_row = _single_row()
 
@@ -101,16 +101,12 @@ class LightGBM:
                 _PREDICT_NORMAL,
                 0,
                 _ALL_ITERATIONS,
-                self._threads,
+                self._parameters,
                 ctypes.byref(length),
                 made.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
             ),
         )
         return made
-
-    def close(self) -> None:
-        """Free the Booster's memory."""
-        self._free()
 
 
 def load(content: bytes, *, width: int, threads: int, options: Mapping[str, str]) -> LightGBM:
@@ -179,10 +175,9 @@ def _create(loaded: ctypes.CDLL, content: bytes) -> ctypes.c_void_p:
     return booster
 
 
-def _free(loaded: ctypes.CDLL, booster: ctypes.c_void_p, fast: ctypes.c_void_p | None) -> None:
-    if fast is not None:
-        loaded.LGBM_FastConfigFree(fast)
-    loaded.LGBM_BoosterFree(booster)
+def _free_with(owner: object, free: Callable[[ctypes.c_void_p], int], handle: ctypes.c_void_p) -> None:
+    # Not at exit, when another thread may still be predicting and the memory goes anyway.
+    weakref.finalize(owner, free, handle).atexit = False
 
 
 def _check(loaded: ctypes.CDLL, status: int) -> None:

@@ -13,6 +13,10 @@ from trimtab.errors import InvalidInputError, ModelCorruptError, missing_extra
 _TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
+_EXTERNAL = b"\n\x08location"
+"""How a tensor says in which file its data is: the key of an entry of its field `external_data`."""
+
+
 class Onnx:
     """One inference session. Its `run` may be called from several threads at once."""
 
@@ -64,10 +68,6 @@ class Onnx:
             )
         return made[:, 0].astype(np.float64)
 
-    def close(self) -> None:
-        """Free the session's memory."""
-        del self._session
-
 
 def load(content: bytes, *, width: int, threads: int, options: Mapping[str, str]) -> Onnx:
     """Load an ONNX model's bytes (the entry point of this runtime).
@@ -83,10 +83,15 @@ def _session(content: bytes, threads: int) -> Any:  # onnxruntime has no types
         import onnxruntime  # optional, and 100 ms to import: needed only where an ONNX model is served
     except ImportError as error:
         raise missing_extra("onnxruntime", "onnx") from error
+    if _EXTERNAL in content:
+        raise ModelCorruptError(
+            "The ONNX model keeps weights in another file, which is not supported.",
+            hint="Save it with save_as_external_data=False.",
+        )
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # its errors are raised as well
     try:
         return onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no narrower class

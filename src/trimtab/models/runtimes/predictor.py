@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.errors import InvalidInputError, ModelCorruptError, TrimtabError
+from trimtab.errors import InvalidInputError, ModelCorruptError, TrimtabError, UnavailableError
 from trimtab.models.answers import answers
 from trimtab.models.encoding import Columns, Encoder
 from trimtab.models.runtimes.runtime import Runtime, load_runtime
@@ -18,12 +18,22 @@ from trimtab.models.signature import Signature
 from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
 
 
+class _Closed:
+    """Stands where a runtime was."""
+
+    def row(self, values: list[float]) -> float:
+        raise UnavailableError("The model was closed.")
+
+    def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        raise UnavailableError("The model was closed.")
+
+
 class Predictor:
     """A loaded model. `predict` may be called from several threads at once."""
 
     def __init__(self, specification: Specification, runtime: Runtime) -> None:
         self.specification = specification
-        self._runtime = runtime
+        self._runtime: Runtime = runtime
         self._output = specification.output
         self._encoder = Encoder(specification.signature)
 
@@ -74,8 +84,11 @@ class Predictor:
             )
 
     def close(self) -> None:
-        """Free the model's memory. Nothing may be asked afterwards."""
-        self._runtime.close()
+        """Let go of the model's memory, which is freed once no call uses it any more. May be repeated.
+
+        Whatever is asked afterwards raises UnavailableError.
+        """
+        self._runtime = _Closed()
 
     def __enter__(self) -> Self:
         return self

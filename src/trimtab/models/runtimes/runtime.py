@@ -18,7 +18,10 @@ GROUP = "trimtab.runtimes"
 
 
 class Runtime(Protocol):
-    """A loaded model file. Its methods may be called from several threads at once."""
+    """A loaded model file. Its methods may be called from several threads at once.
+
+    Its memory is freed with the last reference to it, so never under a call that is still going on.
+    """
 
     def row(self, values: list[float]) -> float:
         """The raw answer to one row of numbers."""
@@ -26,10 +29,6 @@ class Runtime(Protocol):
 
     def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """The raw answers to a C-ordered matrix of shape (rows, width): one for each row."""
-        ...
-
-    def close(self) -> None:
-        """Free the model's memory. Nothing may be asked afterwards."""
         ...
 
 
