@@ -14,19 +14,31 @@ if TYPE_CHECKING:
     from trimtab.data.window import Window as Window
     from trimtab.data.window import last as last
     from trimtab.models.model import Model as Model
+    from trimtab.pipelines.graph import pipeline as pipeline
+    from trimtab.pipelines.source import dataset as dataset
+    from trimtab.pipelines.step import Resources as Resources
+    from trimtab.pipelines.step import step as step
     from trimtab.workspace import Workspace as Workspace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Model",
+    "Resources",
     "Window",
     "Workspace",
+    "dataset",
     "errors",
     "last",
+    "pipeline",
+    "step",
 ]
 
 _HOMES = {
+    "dataset": "trimtab.pipelines.source",
+    "pipeline": "trimtab.pipelines.graph",
+    "step": "trimtab.pipelines.step",
+    "Resources": "trimtab.pipelines.step",
     "Model": "trimtab.models.model",
     "Window": "trimtab.data.window",
     "Workspace": "trimtab.workspace",

@@ -85,6 +85,7 @@ class Pool:
         self._awaiting: deque[Child] = deque()
         self._children: dict[int, Child] = {}
         self._ready: deque[Event] = deque()
+        self._gone = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(server, selectors.EVENT_READ, None)
 
@@ -144,6 +145,11 @@ class Pool:
         self._ready.clear()
         return events
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server is gone."""
+        return self._gone
+
     def close(self) -> None:
         """Kill what is left and end the server."""
         self._selector.close()
@@ -168,7 +174,7 @@ class Pool:
             sent = socket.send_fds(self._server, [whole], descriptors or [])
             self._server.sendall(whole[sent:])
         except OSError as error:
-            raise _gone() from error
+            raise self._lost() from error
 
     def _take_answers(self, *, block: bool) -> None:
         self._server.setblocking(block)
@@ -177,9 +183,9 @@ class Pool:
         except BlockingIOError:
             return
         except OSError as error:
-            raise _gone() from error
+            raise self._lost() from error
         if not data:
-            raise _gone()
+            raise self._lost()
         self._answers += data
         while len(self._answers) >= _ANSWER.size:
             letter, pid, status = _ANSWER.unpack_from(self._answers)
@@ -205,6 +211,12 @@ class Pool:
         code = os.waitstatus_to_exitcode(status)
         self._ready.append((child, Ended(code, None) if code >= 0 else Ended(None, -code)))
 
+    def _lost(self) -> UnavailableError:
+        self._gone = True
+        return UnavailableError(
+            "The process that starts steps has died.", hint="Run the pipeline again; what is done is cached."
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -221,9 +233,3 @@ def _at_end(channel: socket.socket) -> bool:
         return False
     except OSError:
         return True
-
-
-def _gone() -> UnavailableError:
-    return UnavailableError(
-        "The process that starts steps has died.", hint="Run the pipeline again; what is done is cached."
-    )

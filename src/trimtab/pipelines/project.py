@@ -50,7 +50,7 @@ def source_files(folder: Path) -> Iterator[Path]:
 def _is_source_folder(folder: Path) -> bool:
     return not (
         folder.name.startswith(".")
-        or folder.name in IGNORED
+        or (folder.name in IGNORED and not (folder / "__init__.py").exists())
         or folder.name.endswith(".egg-info")
         or folder.is_symlink()
         or (folder / "pyvenv.cfg").exists()

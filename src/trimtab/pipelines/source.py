@@ -62,5 +62,5 @@ class DataRows(msgspec.Struct, frozen=True, tag="rows"):
     digest: str
     start: datetime | None = None
     end: datetime | None = None
-    contract: bytes | None = None
-    """The contract to check against, as JSON; None if the dataset's own is enough."""
+    contract: str | None = None
+    """The contract to check against, as "module:name"; None if the dataset's own is enough."""

@@ -86,11 +86,7 @@ class Zygote:
             return
         letter, body, descriptors = request
         if letter == b"I":
-            for name in body["modules"]:
-                with contextlib.suppress(Exception):  # whoever really needs it gets the error then
-                    importlib.import_module(name)
-            gc.collect()
-            gc.freeze()
+            _import_modules(body["modules"])
         elif letter == b"F":
             self._fork(client, body, descriptors)
         elif letter == b"K" and body["pid"] in client.children:
@@ -176,6 +172,16 @@ class Zygote:
         client.socket.close()
         for pid in client.children:
             _kill_group(pid, signal.SIGKILL)
+
+
+def _import_modules(names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        with contextlib.suppress(Exception):  # whoever really needs it gets the error then
+            importlib.import_module(name)
+    if missing:
+        gc.collect()
+        gc.freeze()  # so that children's collections do not copy these pages
 
 
 def _receive(source: socket.socket) -> tuple[bytes, dict[str, Any], list[int]] | None:
