@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, CursorResult, Engine, Executable, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from trimtab.clock import Clock
 from trimtab.errors import InvalidInputError, StorageFullError, UnavailableError, missing_extra
@@ -129,6 +129,16 @@ class _Request(Generic[T]):
         self.actor = actor
         self.answer: Future[T] = Future()
 
+    def settle(self, answer: T, failure: BaseException | None) -> None:
+        """Tell whoever waits."""
+        if failure is None:
+            self.answer.set_result(answer)
+        else:
+            self.answer.set_exception(failure)
+
+
+_Settled = tuple[_Request[Any], Any, BaseException | None]
+
 
 class SqliteDatabase:
     """A SQLite file in WAL mode; every commit is synced before `write` returns."""
@@ -158,6 +168,8 @@ class SqliteDatabase:
 
     def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
         """See `Database.write`."""
+        if threading.current_thread() is self._writer:
+            raise _nested()
         request = _Request(work, actor)
         with self._start:
             if self._closed:
@@ -206,14 +218,14 @@ class SqliteDatabase:
                 for request in group:
                     request.answer.set_exception(error)
             else:
-                for settle in settled:
-                    settle()
+                for request, answer, failure in settled:
+                    request.settle(answer, failure)
             if last:
                 return
 
-    def _commit(self, group: list[_Request[Any]]) -> list[Callable[[], None]]:
-        """Run each request in a savepoint of one transaction; answers how to tell the callers."""
-        settled: list[Callable[[], None]] = []
+    def _commit(self, group: list[_Request[Any]]) -> list[_Settled]:
+        """Run each request in a savepoint of one transaction; answers what to tell the callers."""
+        settled: list[_Settled] = []
         with self.engine.connect() as connection:
             connection = connection.execution_options(trimtab_write=True)
             with connection.begin():
@@ -222,13 +234,15 @@ class SqliteDatabase:
                     try:
                         result = request.work(Transaction(connection, request.actor, self._clock.now()))
                     except BaseException as error:  # noqa: BLE001  (raised again where the request was made)
-                        # Where the store itself failed (a full disk) there is no savepoint left to go
-                        # back to: this raises, and the whole group fails.
-                        savepoint.rollback()
-                        settled.append(lambda r=request, e=error: r.answer.set_exception(e))  # type: ignore[misc]  # mypy cannot type a default of a lambda
+                        try:
+                            savepoint.rollback()
+                        except OperationalError:
+                            # A full disk has SQLite roll everything back by itself: the whole group fails.
+                            raise error from None
+                        settled.append((request, None, error))
                     else:
                         savepoint.commit()
-                        settled.append(lambda r=request, v=result: r.answer.set_result(v))  # type: ignore[misc]  # mypy cannot type a default of a lambda
+                        settled.append((request, result, None))
         return settled
 
 
@@ -249,6 +263,7 @@ class PostgresDatabase:
             connect_args={"connect_timeout": 10},
         )
         self._closed = False
+        self._writing = threading.local()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -260,15 +275,24 @@ class PostgresDatabase:
         """See `Database.write`."""
         if self._closed:
             raise _closed()
-        with _translated():
-            for attempt in range(POSTGRES_RETRIES):
-                try:
-                    with self.engine.begin() as connection:
-                        return work(Transaction(connection, actor, self._clock.now()))
-                except DBAPIError as error:
-                    state = getattr(error.orig, "sqlstate", None)
-                    if state not in _RETRIED_STATES or attempt == POSTGRES_RETRIES - 1:
-                        raise
+        if getattr(self._writing, "now", False):
+            raise _nested()
+        self._writing.now = True
+        try:
+            with _translated():
+                return self._repeated(work, actor)
+        finally:
+            self._writing.now = False
+
+    def _repeated(self, work: Callable[[Transaction], T], actor: str) -> T:
+        for attempt in range(POSTGRES_RETRIES):
+            try:
+                with self.engine.begin() as connection:
+                    return work(Transaction(connection, actor, self._clock.now()))
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in _RETRIED_STATES or attempt == POSTGRES_RETRIES - 1:
+                    raise
         raise AssertionError("unreachable")
 
     @contextlib.contextmanager
@@ -287,6 +311,13 @@ class PostgresDatabase:
         """Close all connections."""
         self._closed = True
         self.engine.dispose()
+
+
+def _nested() -> RuntimeError:
+    """A mistake in our own code, which would otherwise wait for itself for ever."""
+    return RuntimeError(
+        "A write was asked for inside another; hand the outer one's transaction down instead."
+    )
 
 
 def _closed() -> UnavailableError:
@@ -325,7 +356,10 @@ def _translated() -> Iterator[None]:
     """Turn the drivers' words for "full" and "not there" into ours."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except DBAPIError as error:
+        # A file that is no database, or a damaged one, is a plain DatabaseError to the driver.
+        if not isinstance(error, OperationalError | InterfaceError) and type(error) is not DatabaseError:
+            raise
         words = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
         if "is full" in words or "No space left" in words:
             raise StorageFullError(

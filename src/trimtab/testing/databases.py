@@ -179,6 +179,16 @@ class DatabaseConformance(ABC):
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(read, range(8))) == [{"a": 1}] * 8
 
+    def test_a_write_inside_another_is_refused_and_does_not_wait_for_itself(self, database: Database) -> None:
+        def outer(tx: Transaction) -> str:
+            tx.journal("thing.put", "thing", "outer")
+            return database.write(_put("inner", 1), actor="suite")
+
+        with pytest.raises(RuntimeError, match="inside another"):
+            database.write(outer, actor="suite")
+        database.write(_put("after", 2), actor="suite")
+        assert _counts(database) == {"after": 2}
+
     def test_a_closed_store_says_so(self, address: str, clock: FixedClock) -> None:
         database = self.open_database(address, clock)
         migrations.upgrade(database)
