@@ -388,7 +388,7 @@ class TestJob:
         assert first.rows == again.rows != other.rows
 
     def test_a_metric_may_come_from_the_project(
-        self, workspace: Workspace, spec: GatesRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, workspace: Workspace, spec: GatesRequest, tmp_path: Path
     ) -> None:
         project = tmp_path / "snapshot"
         project.mkdir()
@@ -397,7 +397,6 @@ class TestJob:
                 return abs(labels - predictions).max()
             """
         (project / "own_metrics.py").write_text(textwrap.dedent(code))
-        monkeypatch.syspath_prepend(str(tmp_path / "nowhere"))  # puts sys.path back afterwards
         gate = gates.Metric("own_metrics:largest_error", max=1000.0)
         spec = msgspec.structs.replace(spec, gates=(gate,), project=workspace.blobs.put_tree(project))
         report = self.report(workspace, spec)

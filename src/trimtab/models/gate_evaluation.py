@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from trimtab.models.gate_checks import Finding, check
 from trimtab.models.gates import AnyGate, policy_of
 from trimtab.models.reports import GateReport, GateResult
 from trimtab.models.runtimes.predictor import Predictor
-from trimtab.statistics.metrics import is_built_in
+from trimtab.pipelines.project import checkout, importing_from
 from trimtab.workspace import Workspace
 
 
@@ -26,7 +25,7 @@ class GatesRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `digest` and `champion` are model trees among the blobs. The rows are those of the dataset's version from
     `start` (included) to `end` (excluded); `time` is the dataset's own time column if not given. `project` is
-    the tree of the project that metrics of its own come from, the workspace's folder if not given.
+    the snapshot that the project's own metrics come from; the workspace's folder, if not given.
     """
 
     model: str
@@ -77,16 +76,16 @@ def judge(workspace: Workspace, request: GatesRequest) -> GateReport:
     datasets = Datasets(workspace)
     version = datasets.version(request.dataset, request.dataset_version)
     rows = datasets.read(request.dataset, version.number, start=request.start, end=request.end)
-    if not all(is_built_in(str(getattr(gate, "metric", "rmse"))) for gate in request.gates):
-        _make_importable(workspace, request.project)
-    results = evaluate_gates(
-        _model(workspace, request.digest),
-        None if request.champion is None else _model(workspace, request.champion),
-        request.gates,
-        rows,
-        target=request.target,
-        time=request.time or datasets.get(request.dataset).time,
-    )
+    project = workspace.project if request.project is None else checkout(workspace, request.project)
+    with importing_from(project):
+        results = evaluate_gates(
+            _model(workspace, request.digest),
+            None if request.champion is None else _model(workspace, request.champion),
+            request.gates,
+            rows,
+            target=request.target,
+            time=request.time or datasets.get(request.dataset).time,
+        )
     return GateReport(
         model=request.model,
         digest=request.digest,
@@ -111,15 +110,6 @@ def _model(workspace: Workspace, digest: str) -> Path:
     folder = workspace.cache / "models" / digest.removeprefix("b3:")
     workspace.blobs.fetch_tree(digest, folder)
     return folder
-
-
-def _make_importable(workspace: Workspace, project: str | None) -> None:
-    """Let this process, which is the job's own, import the project's modules."""
-    folder = workspace.project
-    if project is not None:
-        folder = workspace.cache / "projects" / project.removeprefix("b3:")
-        workspace.blobs.fetch_tree(project, folder)
-    sys.path.insert(0, str(folder))
 
 
 def _result(gate: AnyGate, evidence: Evidence) -> GateResult:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trimtab.digest import digest_bytes
 from trimtab.errors import InvalidInputError
 from trimtab.models.inputs import Inputs, frame_columns
+from trimtab.models.packaging import write_model
 from trimtab.models.runtimes.predictor import Predictor, load_predictor, runtime_of
 from trimtab.models.signature import Output, Signature, Transform
 from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
@@ -175,10 +176,7 @@ class Model:
 
         The same model gives the same files, byte for byte, in the same environment.
         """
-        # Importing mlflow takes 1.5 s, so only where a model is written.
-        from trimtab.models.packaging import write_model  # noqa: PLC0415
-
-        write_model(self, Path(folder))
+        write_model(self.specification, self.content, self.example, Path(folder))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ import yaml
 
 from trimtab.digest import digest_json
 from trimtab.errors import ConflictError
-from trimtab.models.model import Model
 from trimtab.models.signature import Column
-from trimtab.models.specification import EXAMPLE_FILE, MLMODEL_FILE, SPECIFICATION_FILE, InputExample
+from trimtab.models.specification import EXAMPLE_FILE, MLMODEL_FILE, SPECIFICATION_FILE, Specification
 
 LOADER = "trimtab.models.pyfunc"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -26,8 +25,12 @@ ENVIRONMENT_FILE = "python_env.yaml"
 _RUNTIME_PACKAGES = {"lightgbm": ["lightgbm"], "onnx": ["onnxruntime"]}
 
 
-def write_model(model: Model, folder: Path) -> None:
-    """Write `model` into `folder`, which must not exist yet or be empty (ConflictError otherwise).
+def write_model(
+    specification: Specification, content: bytes, example: Mapping[str, Sequence[object]], folder: Path
+) -> None:
+    """Write a model into `folder`, which must not exist yet or be empty (ConflictError otherwise).
+
+    `content` are the model file's bytes, `example` the input example by column.
 
     Nothing in it depends on when, where or how often it is written: equal models give equal folders, as
     long as the versions of Python and of the packages named in requirements.txt are the same.
@@ -35,22 +38,22 @@ def write_model(model: Model, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConflictError(f"'{folder}' already exists and is not an empty folder.", hint="Choose another.")
     folder.mkdir(parents=True, exist_ok=True)
-    names = model.signature.names
-    example = InputExample(names, [list(row) for row in zip(*(model.example[n] for n in names), strict=True)])
-    (folder / model.specification.file).write_bytes(model.content)
-    (folder / SPECIFICATION_FILE).write_bytes(model.specification.to_json())
-    (folder / EXAMPLE_FILE).write_bytes(msgspec.json.encode(example) + b"\n")
-    (folder / REQUIREMENTS_FILE).write_text("".join(f"{line}\n" for line in _requirements(model)))
+    names = specification.signature.names
+    rows = [list(row) for row in zip(*(example[name] for name in names), strict=True)]
+    (folder / specification.file).write_bytes(content)
+    (folder / SPECIFICATION_FILE).write_bytes(specification.to_json())
+    (folder / EXAMPLE_FILE).write_bytes(msgspec.json.encode({"columns": names, "data": rows}) + b"\n")
+    (folder / REQUIREMENTS_FILE).write_text("".join(f"{line}\n" for line in _requirements(specification)))
     environment = {
         "python": platform.python_version(),
         "build_dependencies": ["pip"],
         "dependencies": [f"-r {REQUIREMENTS_FILE}"],
     }
     (folder / ENVIRONMENT_FILE).write_text(yaml.safe_dump(environment, sort_keys=False))
-    (folder / MLMODEL_FILE).write_text(yaml.safe_dump(_mlmodel(model), sort_keys=True))
+    (folder / MLMODEL_FILE).write_text(yaml.safe_dump(_mlmodel(specification, example), sort_keys=True))
 
 
-def _mlmodel(model: Model) -> dict[str, Any]:
+def _mlmodel(specification: Specification, example: Mapping[str, Sequence[object]]) -> dict[str, Any]:
     """The MLmodel document."""
     # mlflow must not report anybody's use of Trimtab to its makers; it looks when it is imported.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -59,7 +62,6 @@ def _mlmodel(model: Model) -> dict[str, Any]:
     from mlflow.models.model import Model as MLmodel
     from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 
-    specification = model.specification
     document = MLmodel(
         model_uuid=digest_json(specification).removeprefix("b3:")[:32],
         saved_input_example_info={
@@ -83,11 +85,11 @@ def _mlmodel(model: Model) -> dict[str, Any]:
     )
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(
-            DataType[_mlflow_type(column, model.example[column.name])],
+            DataType[_mlflow_type(column, example[column.name])],
             column.name,
             required=not column.nullable,
         )
-        for column in model.signature.columns
+        for column in specification.signature.columns
     ]
     written = {name: value for name, value in document.to_dict().items() if value is not None}
     # The moment of writing would make equal models differ.
@@ -111,6 +113,6 @@ def _mlflow_type(column: Column, example: Sequence[object]) -> str:
     return "long" if whole else "double"
 
 
-def _requirements(model: Model) -> list[str]:
-    packages = ["mlflow-skinny", "numpy", "trimtab", *_RUNTIME_PACKAGES.get(model.specification.runtime, [])]
+def _requirements(specification: Specification) -> list[str]:
+    packages = ["mlflow-skinny", "numpy", "trimtab", *_RUNTIME_PACKAGES.get(specification.runtime, [])]
     return [f"{package}=={version(package)}" for package in sorted(packages)]

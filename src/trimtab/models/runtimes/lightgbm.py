@@ -51,9 +51,8 @@ class LightGBM:
                 ctypes.byref(self._fast),
             ),
         )
-        _free_with(
-            self, self._library.LGBM_FastConfigFree, self._fast
-        )  # before the booster: last in, first out
+        # Freed before the booster, since finalizers run last in, first out.
+        _free_with(self, self._library.LGBM_FastConfigFree, self._fast)
         self._pack = struct.Struct(f"{width}d").pack
         self._predict_row = _single_row()
 
