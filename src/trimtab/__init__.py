@@ -11,42 +11,86 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab import errors as errors
+    from trimtab.data.contracts import Contract as Contract
+    from trimtab.data.contracts import field as field
     from trimtab.data.window import Window as Window
     from trimtab.data.window import last as last
+    from trimtab.loop.budget import Budget as Budget
+    from trimtab.loop.declaration import Loop as Loop
+    from trimtab.loop.rollout import BlueGreen as BlueGreen
+    from trimtab.loop.rollout import Canary as Canary
+    from trimtab.loop.rollout import Shadow as Shadow
+    from trimtab.loop.triggers import Every as Every
+    from trimtab.loop.triggers import OnAge as OnAge
+    from trimtab.loop.triggers import OnBias as OnBias
+    from trimtab.loop.triggers import OnDrift as OnDrift
+    from trimtab.loop.triggers import OnNewData as OnNewData
+    from trimtab.loop.triggers import OnPerformance as OnPerformance
+    from trimtab.models import gates as gates
     from trimtab.models.model import Model as Model
     from trimtab.pipelines.graph import pipeline as pipeline
     from trimtab.pipelines.source import dataset as dataset
     from trimtab.pipelines.step import Resources as Resources
     from trimtab.pipelines.step import step as step
+    from trimtab.tracking.log import log as log
     from trimtab.workspace import Workspace as Workspace
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlueGreen",
+    "Budget",
+    "Canary",
+    "Contract",
+    "Every",
+    "Loop",
     "Model",
+    "OnAge",
+    "OnBias",
+    "OnDrift",
+    "OnNewData",
+    "OnPerformance",
     "Resources",
+    "Shadow",
     "Window",
     "Workspace",
     "dataset",
     "errors",
+    "field",
+    "gates",
     "last",
+    "log",
     "pipeline",
     "step",
 ]
 
 _HOMES = {
-    "dataset": "trimtab.pipelines.source",
-    "pipeline": "trimtab.pipelines.graph",
-    "step": "trimtab.pipelines.step",
-    "Resources": "trimtab.pipelines.step",
+    "BlueGreen": "trimtab.loop.rollout",
+    "Budget": "trimtab.loop.budget",
+    "Canary": "trimtab.loop.rollout",
+    "Contract": "trimtab.data.contracts",
+    "Every": "trimtab.loop.triggers",
+    "Loop": "trimtab.loop.declaration",
     "Model": "trimtab.models.model",
+    "OnAge": "trimtab.loop.triggers",
+    "OnBias": "trimtab.loop.triggers",
+    "OnDrift": "trimtab.loop.triggers",
+    "OnNewData": "trimtab.loop.triggers",
+    "OnPerformance": "trimtab.loop.triggers",
+    "Resources": "trimtab.pipelines.step",
+    "Shadow": "trimtab.loop.rollout",
     "Window": "trimtab.data.window",
     "Workspace": "trimtab.workspace",
+    "dataset": "trimtab.pipelines.source",
+    "field": "trimtab.data.contracts",
     "last": "trimtab.data.window",
+    "log": "trimtab.tracking.log",
+    "pipeline": "trimtab.pipelines.graph",
+    "step": "trimtab.pipelines.step",
 }
 """Where each public name is defined."""
 
-_MODULES = {"errors": "trimtab.errors"}
+_MODULES = {"errors": "trimtab.errors", "gates": "trimtab.models.gates"}
 """Public names that are modules."""
 
 
