@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,8 +19,12 @@ HEADER = struct.Struct("<II")
 LARGEST = 2**28
 
 
+ColumnKind = Literal["number", "boolean", "text", "integer"]
+
+
 class EntryFrame(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """A route as its predictions refer to it within one segment: by `ref`."""
+    """A route as its predictions refer to it within one segment: by `ref`. `kinds` tells what the values of
+    each column are."""
 
     ref: int
     endpoint: str
@@ -29,6 +33,7 @@ class EntryFrame(msgspec.Struct, frozen=True, array_like=True, tag=0):
     versions: tuple[int, ...]
     roles: tuple[str, ...]
     columns: tuple[str, ...]
+    kinds: tuple[ColumnKind, ...]
 
 
 class RowFrame(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from trimtab.errors import ModelCorruptError, NotFoundError, TrimtabError, UnavailableError, unknown
 from trimtab.models.runtimes.predictor import Predictor, load_predictor
-from trimtab.serving.frames import EntryFrame
+from trimtab.models.signature import Column
+from trimtab.serving.frames import ColumnKind, EntryFrame
 from trimtab.serving.routes import Arm, Chooser, Route
 
 FetchTree = Callable[[str, Path], None]
@@ -36,9 +37,10 @@ class LoadedEndpoint:
         # By which version leads: the order in which they score, the leader first.
         places = range(len(predictors))
         self.order = tuple((lead, *(place for place in places if place != lead)) for lead in places)
-        columns = dict.fromkeys(
-            column for place in self.order[self.primary] for column in predictors[place].signature.names
-        )
+        columns: dict[str, Column] = {}
+        for place in self.order[self.primary]:
+            for column in predictors[place].signature.columns:
+                columns.setdefault(column.name, column)
         self.columns = tuple(columns)
         self.accepted = frozenset(columns)
         # Requests name the columns of any version: a newer one may take more than the one that answers.
@@ -51,6 +53,7 @@ class LoadedEndpoint:
             versions=self.versions,
             roles=tuple(arm.role for arm in route.arms),
             columns=self.columns,
+            kinds=tuple(map(_kind, columns.values())),
         )
 
     def place_of(self, version: str) -> int:
@@ -87,6 +90,12 @@ class EndpointTable:
     def generations(self) -> dict[str, int]:
         """The generation of the route that each endpoint is served by."""
         return {name: endpoint.route.generation for name, endpoint in self.endpoints.items()}
+
+
+def _kind(column: Column) -> ColumnKind:
+    if column.kind == "category":
+        return "text" if isinstance(column.categories[0], str) else "integer"
+    return column.kind
 
 
 EMPTY = EndpointTable({}, {})

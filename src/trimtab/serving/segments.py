@@ -25,6 +25,7 @@ from trimtab.serving.frames import EntryFrame, Scan, encoded, scan
 
 SUFFIX = ".seg"
 FOLDER = "log"
+DRAFT_SECONDS = 60.0
 LARGEST_SEGMENT = 64 * 2**20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -42,7 +43,9 @@ class Limits(msgspec.Struct, frozen=True):
 class SegmentWriter:
     """Appends frames for one worker, from one thread; only `sync` may be called from another.
 
-    `ended` is set when a segment has ended and waits for `sync`. `write` stands for `os.write`, so that a
+    `ended` is set when a segment has ended and waits for `sync`. `flush` is the newest demand to ship
+    everything that the worker has heard of; it stands in the segments' names, so that a shipper knows which
+    of them will end soon. `write` stands for `os.write`, so that a
     test can fill the disk.
     """
 
@@ -59,6 +62,7 @@ class SegmentWriter:
         self._dirty = False
         self._ended: deque[int] = deque()
         self.ended = threading.Event()
+        self.flush = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def append(self, data: bytes, *, rows: int, at: int, entry: EntryFrame | None = None) -> None:
@@ -105,7 +109,7 @@ class SegmentWriter:
             os.close(ended)
 
     def _open(self) -> None:
-        name = f"{int(time.time()):08x}-{os.urandom(6).hex()}{SUFFIX}"
+        name = f"{int(time.time()):08x}-{os.urandom(6).hex()}-{self.flush:x}{SUFFIX}"
         draft = self._folder / f".{name}"
         try:
             handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -148,6 +152,7 @@ class Segment:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.name.removesuffix(SUFFIX)
+        self.flush = int(self.id.rsplit("-", 1)[-1], 16)
 
     def size(self) -> int:
         """Bytes in it now; 0 if it is gone."""
@@ -176,6 +181,15 @@ class Segment:
         finally:
             os.close(handle)
         return True
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a kill left behind in the instant before a segment begins."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            draft = path.suffix == SUFFIX and path.name.startswith(".")
+            if draft and time.time() - path.stat().st_mtime > DRAFT_SECONDS:
+                path.unlink()
 
 
 def segments(folder: Path) -> Iterator[Segment]:

@@ -1,3 +1,142 @@
-import time
+"""The shipper process beside a gateway: follows the log until it is told to stop.
 
-time.sleep(1000)
+python -m trimtab.serving.shipper --project DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+from sqlalchemy import select
+
+from trimtab.config import STATE_FOLDER, load_settings
+from trimtab.errors import TrimtabError, UnavailableError
+from trimtab.serving.schema import serving_state_table as serving_state
+from trimtab.serving.segments import FOLDER
+from trimtab.serving.shipper_lock import ShipperLock
+from trimtab.serving.shipping import Shipper
+from trimtab.serving.store_link import StoreLink
+from trimtab.store.replay import read_replay
+from trimtab.workspace import Workspace
+
+POLL_SECONDS = 0.5
+REPLAY_POLL_SECONDS = 0.003
+BEAT_SECONDS = 4.0
+SHIP_PAUSE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class ShipperProcess:
+    """The shipper beside a gateway: follows the folder until it is told to stop."""
+
+    def __init__(self, project: Path) -> None:
+        settings = load_settings(project)
+        self._folder = project.resolve() / STATE_FOLDER / FOLDER
+        self._id = f"shipper-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._link = StoreLink(project, settings, self._folder, actor=self._id)
+        self._shipper = Shipper(self._folder)
+        self._stop = threading.Event()
+        self._acknowledged = 0
+        self._flushed = 0
+        self._replaying = False
+        self._beaten: tuple[float, object] = (0.0, None)
+        self._indexed_at = 0.0
+        self._shipped_at = 0.0
+
+    def stop(self) -> None:
+        """Let `run` end after what it is doing, and one last look at the log."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Index and ship until `stop`."""
+        with ShipperLock(self._folder) as lock:
+            while not lock.acquire():
+                if self._stop.wait(POLL_SECONDS):
+                    return
+            while not self._stop.is_set():
+                try:
+                    self._step(self._link.workspace())
+                except UnavailableError as error:
+                    _log.warning("shipping waits: %s", error)
+                    self._stop.wait(POLL_SECONDS)
+                except Exception:  # noqa: BLE001  (the log must be shipped, whatever happened to one try)
+                    _log.exception("shipping failed and is tried again")
+                    self._stop.wait(POLL_SECONDS)
+                self._stop.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
+            self._finish()
+
+    def _step(self, workspace: Workspace) -> None:
+        # The generation is read before the folder: what a driver had answered before it moved time on is on
+        # disk by then, so what is found now is all that belongs before that move.
+        with workspace.read() as connection:
+            replay = read_replay(connection)
+            flush = connection.execute(select(serving_state.c.flush)).scalar_one_or_none() or 0
+        generation = 0 if replay is None else replay.generation
+        self._replaying = replay is not None and not replay.ended
+        now = time.monotonic()
+        if generation != self._acknowledged or now - self._indexed_at >= POLL_SECONDS:
+            self._shipper.index(workspace)
+            self._indexed_at = time.monotonic()
+        if generation == self._acknowledged and now - self._shipped_at >= SHIP_PAUSE_SECONDS:
+            self._shipper.ship(workspace)
+            self._shipped_at = time.monotonic()
+        if flush > self._flushed:
+            self._shipper.ship(workspace)
+            if not self._shipper.unshipped(flush):
+                self._flushed = flush
+        self._acknowledged = generation
+        self._beat(workspace)
+
+    def _beat(self, workspace: Workspace) -> None:
+        said = (self._acknowledged, self._flushed)
+        at, before = self._beaten
+        if said == before and time.monotonic() - at < BEAT_SECONDS:
+            return
+        workspace.instances.beat(
+            self._id,
+            "shipper",
+            acknowledged=self._acknowledged,
+            detail={"flushed": self._flushed, "folder": str(self._folder)},
+        )
+        self._beaten = (time.monotonic(), said)
+
+    def _finish(self) -> None:
+        try:
+            workspace = self._link.workspace()
+            self._shipper.index(workspace)
+            workspace.instances.leave(self._id)
+        except TrimtabError as error:
+            _log.warning("what is still in the log is shipped after the next start: %s", error)
+        self._link.close()
+
+
+def main() -> None:
+    """Run the shipper of a project."""
+    parser = argparse.ArgumentParser(prog="python -m trimtab.serving.shipper")
+    parser.add_argument("--project", type=Path, required=True)
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s shipper %(levelname)s %(message)s", level=logging.INFO)
+    process = ShipperProcess(asked.project)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: process.stop())
+    threading.Thread(target=_watch_parent, args=(process,), daemon=True).start()
+    process.run()
+
+
+def _watch_parent(process: ShipperProcess) -> None:
+    while os.read(0, 1024):
+        pass
+    process.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Watcher:
     """Keeps `state.view` true to the metadata store, and reports this worker as alive.
 
-    `rotate` is called when everything that is logged shall be shipped.
+    `flush` is called with the number of the newest demand to ship everything.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Watcher:
         link: StoreLink,
         shelf: ModelShelf,
         state: State,
-        rotate: Callable[[], None],
+        flush: Callable[[int], None],
     ) -> None:
         self._id = id
         self._host = host
@@ -61,8 +61,9 @@ class Watcher:
         self._link = link
         self._shelf = shelf
         self._state = state
-        self._rotate = rotate
+        self._flush = flush
         self._known: LastKnown | None = None
+        self._replaying = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._beaten: tuple[float, object] = (0.0, None)
@@ -84,8 +85,7 @@ class Watcher:
                 self._follow(self._link.workspace())
             except Exception as error:  # noqa: BLE001  (whatever the store does, requests go on)
                 self._trouble(error)
-            replaying = self._state.view.replay_at is not None
-            self._stop.wait(REPLAY_POLL_SECONDS if replaying else POLL_SECONDS)
+            self._stop.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
         try:
             self._link.workspace().instances.leave(self._id)
         except TrimtabError as error:
@@ -104,6 +104,7 @@ class Watcher:
             ).one()
             replay = read_replay(connection)
             replay_at = None if replay is None else to_microseconds(replay.at)
+            self._replaying = replay is not None and not replay.ended
             changed = known is None or known.revision != standing.revision
             if changed:
                 routes = current_routes(connection)
@@ -117,7 +118,7 @@ class Watcher:
                 tokens=tokens,
                 replay_at=replay_at,
             )
-        flush = self._known is not None and standing.flush > self._known.flush
+        flush = self._known is None or standing.flush > self._known.flush
         if changed or standing.flush != known.flush or replay_at != known.replay_at:
             known = msgspec.structs.replace(known, flush=standing.flush, replay_at=replay_at)
         view = self._state.view
@@ -127,7 +128,7 @@ class Watcher:
                 keep_last_known(self._folder, known)
         self._known = known
         if flush:
-            self._rotate()
+            self._flush(standing.flush)
         self._beat(workspace)
 
     def _show(self, known: LastKnown, fetch: FetchTree | None, trouble: str = "") -> None:

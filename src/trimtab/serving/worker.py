@@ -65,7 +65,7 @@ class Worker:
             link=StoreLink(project, settings, root / FOLDER, actor=id),
             shelf=ModelShelf(root / "cache" / "models", threads=settings.model_threads),
             state=self._state,
-            rotate=self._rotate,
+            flush=self._flush,
         )
 
     async def serve(self) -> None:
@@ -98,7 +98,8 @@ class Worker:
         while self._state.in_flight and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    def _rotate(self) -> None:
+    def _flush(self, demand: int) -> None:
+        self._writer.flush = demand
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._writer.close)
 
