@@ -104,7 +104,7 @@ def test_a_bad_file_is_recorded_with_its_reason_and_blocks_no_other(
     assert sources.poll("trips") == []
     reasons = {file.name: file.reason for file in sources.files("trips")}
     assert "cannot be read" in reasons["a.parquet"]
-    assert "cannot be read" in reasons["b.csv"]
+    assert "content is empty" in reasons["b.csv"]
     assert "station: missing column" in reasons["c.parquet"]
     assert "no rows" in reasons["d.parquet"]
     assert "far" in reasons["f.csv"]

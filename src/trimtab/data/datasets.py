@@ -21,10 +21,11 @@ from trimtab.data.contracts import contract_of
 from trimtab.data.profiles import Profile
 from trimtab.data.schema import dataset_versions_table as versions
 from trimtab.data.schema import datasets_table as datasets
-from trimtab.data.spec import ContractSpec
+from trimtab.data.spec import ColumnType, ContractSpec
 from trimtab.data.versions import (
     Dataset,
     DatasetVersion,
+    column_types,
     dataset_of,
     find_dataset,
     find_version,
@@ -129,6 +130,12 @@ class Datasets:
         """All datasets, by name."""
         with self._ws.read() as connection:
             return [dataset_of(row) for row in connection.execute(select(datasets).order_by(datasets.c.name))]
+
+    def types(self, name: str) -> dict[str, ColumnType]:
+        """The types that a dataset's columns have, as far as they are known: rows that arrive as text are
+        read by them."""
+        with self._ws.read() as connection:
+            return column_types(connection, name)
 
     def version(self, name: str, number: int | None = None) -> DatasetVersion:
         """That version, or the newest; raises NotFoundError."""

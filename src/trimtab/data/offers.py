@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from trimtab.data.column_types import DTYPES
-from trimtab.data.files import SUFFIXES, read_file
+from trimtab.data.row_formats import BY_SUFFIX, read_rows
 from trimtab.data.spec import ColumnType
 from trimtab.digest import digest_file
 from trimtab.errors import InvalidInputError, UnavailableError
@@ -39,7 +39,7 @@ class Offer(msgspec.Struct, frozen=True):
 
     def read(self, types: Mapping[str, ColumnType]) -> pl.DataFrame | None:
         """The rows, or None if a commit changed no rows. Raises InvalidInputError and OSError."""
-        return _added_rows(self.path, types) if self.commit else read_file(self.path, types)
+        return _added_rows(self.path, types) if self.commit else _file_rows(self.path, types)
 
 
 def missing_commits(offer: Offer, seen: Container[str]) -> str:
@@ -81,9 +81,13 @@ def offers(folder: Path, settle: timedelta) -> Iterator[Offer]:
 
 def _finished(name: str) -> bool:
     parts = name.split("/")
-    return name.lower().endswith(SUFFIXES) and not any(
+    return name.lower().endswith(tuple(BY_SUFFIX)) and not any(
         part.startswith((".", "_")) or part.lower().endswith(_UNFINISHED) for part in parts
     )
+
+
+def _file_rows(path: Path, types: Mapping[str, ColumnType]) -> pl.DataFrame:
+    return read_rows(path.read_bytes(), BY_SUFFIX[path.suffix.lower()], types)
 
 
 class _Add(msgspec.Struct, rename="camel"):
@@ -121,7 +125,7 @@ def _added_rows(commit: Path, types: Mapping[str, ColumnType]) -> pl.DataFrame |
                 raise InvalidInputError(
                     f"The commit {commit.stem} uses deletion vectors, which are not read."
                 )
-            rows = read_file(commit.parents[1] / urllib.parse.unquote(action.add.path))
+            rows = _file_rows(commit.parents[1] / urllib.parse.unquote(action.add.path), types)
             frames.append(rows.with_columns(_partition(action.add, types)))
     return pl.concat(frames, how="diagonal_relaxed") if frames else None
 

@@ -21,7 +21,7 @@ from trimtab.data.offers import Offer, missing_commits, offers
 from trimtab.data.schema import dataset_sources_table as sources
 from trimtab.data.schema import source_files_table as files
 from trimtab.data.spec import ColumnType
-from trimtab.data.versions import DatasetVersion, find_dataset, newest_version
+from trimtab.data.versions import DatasetVersion, column_types, find_dataset
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from trimtab.store.database import Transaction
 from trimtab.store.upsert import upsert
@@ -216,11 +216,7 @@ class Sources:
             rows = connection.execute(
                 select(files).where(files.c.dataset == source.dataset, files.c.folder == source.folder)
             ).all()
-            dataset = find_dataset(connection, source.dataset)
-            newest = newest_version(connection, source.dataset)
-        types = dict(newest.schema) if newest is not None else {}
-        if dataset.contract is not None:
-            types |= {column.name: column.type for column in dataset.contract.columns}
+            types = column_types(connection, source.dataset)
         states = {row.name: (row.size, row.modified_ns) for row in sorted(rows, key=lambda row: row.at)}
         return _Seen(states, {(row.name, row.digest) for row in rows}), types
 

@@ -84,6 +84,18 @@ def find_version(connection: Connection, dataset: str, number: int | None = None
     return version_of(row)
 
 
+def column_types(connection: Connection, dataset: str) -> dict[str, ColumnType]:
+    """The types that a dataset's columns have, as far as contract and rows say; raises NotFoundError."""
+    found = find_dataset(connection, dataset)
+    newest = newest_version(connection, dataset)
+    types: dict[str, ColumnType] = {} if found.time is None else {found.time: "datetime"}
+    if newest is not None:
+        types |= newest.schema
+    if found.contract is not None:
+        types |= {column.name: column.type for column in found.contract.columns}
+    return types
+
+
 def newest_version(connection: Connection, dataset: str) -> DatasetVersion | None:
     """The newest version; None if there is none, or no such dataset."""
     row = connection.execute(
