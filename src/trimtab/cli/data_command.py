@@ -52,7 +52,7 @@ def append(
     made = []
     with open_workspace(project) as workspace:
         for path in files:
-            rows = read_rows_file(path)
+            rows = read_rows_file(path, Datasets(workspace).types(name))
             version = Datasets(workspace).append(
                 name,
                 rows,
@@ -125,5 +125,5 @@ def watch(
 ) -> None:
     """Let the loop look into a folder for new files of rows, each appended once."""
     with open_workspace(project) as workspace:
-        Sources(workspace).register(name, folder)
+        Sources(workspace).register(name, folder.resolve())
     say(f"New files in {folder} will be appended to '{name}'.")
