@@ -74,7 +74,9 @@ def test_a_booster_of_several_classes_is_refused_at_packaging(rows: pl.DataFrame
 
     declared = inputs(rows, COLUMNS)
     data = lightgbm.Dataset(declared.matrix(rows), rows["hour"].to_numpy() % 3)
-    made = lightgbm.train({"objective": "multiclass", "num_class": 3, "verbose": -1}, data, 2)
+    made = lightgbm.train(
+        {"objective": "multiclass", "num_class": 3, "verbose": -1, "num_threads": 1}, data, 2
+    )
     with pytest.raises(InvalidInputError, match="3 numbers for each row"):
         Model.lightgbm(made, declared, target="third")
 
