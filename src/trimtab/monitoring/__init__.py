@@ -1,0 +1,1 @@
+"""Watching what was asked and answered: outcomes, live profiles, drift, monitors, alerts."""

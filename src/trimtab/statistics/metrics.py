@@ -68,6 +68,27 @@ def metric(reference: str | MetricFunction) -> Metric:
     return metric(_load(reference))
 
 
+def reference_of(given: str | MetricFunction) -> str:
+    """How a metric is written down: a name stays, a function becomes "module:function".
+
+    Raises InvalidInputError for a function that another process could not find by its name.
+    """
+    if isinstance(given, str):
+        if given.strip():
+            return given
+    elif callable(given):
+        module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", "<")
+        if module and module != "__main__" and all(part.isidentifier() for part in name.split(".")):
+            return f"{module}:{name}"
+        raise InvalidInputError(
+            f"The metric {given!r} has no name by which another process could find it.",
+            hint="Define it with def at the top level of a module of the project.",
+        )
+    raise InvalidInputError(
+        f"{given!r} is no metric.", hint='Give a name such as "rmse", "module:function", or a function.'
+    )
+
+
 def is_built_in(reference: str) -> bool:
     """Whether a reference names a metric that needs no user code."""
     return reference in _BUILT_IN
