@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 import math
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -286,6 +286,8 @@ def is_builtin(value: object) -> bool:
     kind = type(value)
     if kind is str:
         return _is_text(cast("str", value))
+    if kind in (datetime, time):
+        return _is_plain_time(cast("datetime | time", value))
     if kind in _SCALARS:
         return True
     if kind in (list, tuple, set, frozenset):
@@ -296,7 +298,7 @@ def is_builtin(value: object) -> bool:
     return False
 
 
-_SCALARS = frozenset({type(None), bool, int, float, bytes, datetime, date, time, timedelta, Decimal})
+_SCALARS = frozenset({type(None), bool, int, float, bytes, date, timedelta, Decimal})
 
 
 def is_json(value: object) -> bool:
@@ -324,6 +326,11 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:  # a lone surrogate
         return False
     return True
+
+
+def _is_plain_time(value: datetime | time) -> bool:
+    """Whether its ISO text says all of it: no named zone, no repeated hour."""
+    return value.fold == 0 and (value.tzinfo is None or type(value.tzinfo) is timezone)
 
 
 def _entry_point(kind: type) -> str | None:
