@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from trimtab.loop.triggers import OnPerformance as OnPerformance
     from trimtab.models import gates as gates
     from trimtab.models.model import Model as Model
+    from trimtab.monitoring.monitors import Bias as Bias
+    from trimtab.monitoring.monitors import Drift as Drift
+    from trimtab.monitoring.monitors import Performance as Performance
+    from trimtab.monitoring.monitors import ServiceLevel as ServiceLevel
     from trimtab.pipelines.graph import pipeline as pipeline
     from trimtab.pipelines.source import dataset as dataset
     from trimtab.pipelines.step import Resources as Resources
@@ -38,10 +42,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bias",
     "BlueGreen",
     "Budget",
     "Canary",
     "Contract",
+    "Drift",
     "Every",
     "Loop",
     "Model",
@@ -50,7 +56,9 @@ __all__ = [
     "OnDrift",
     "OnNewData",
     "OnPerformance",
+    "Performance",
     "Resources",
+    "ServiceLevel",
     "Shadow",
     "Window",
     "Workspace",
@@ -65,10 +73,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Bias": "trimtab.monitoring.monitors",
     "BlueGreen": "trimtab.loop.rollout",
     "Budget": "trimtab.loop.budget",
     "Canary": "trimtab.loop.rollout",
     "Contract": "trimtab.data.contracts",
+    "Drift": "trimtab.monitoring.monitors",
     "Every": "trimtab.loop.triggers",
     "Loop": "trimtab.loop.declaration",
     "Model": "trimtab.models.model",
@@ -77,7 +87,9 @@ _HOMES = {
     "OnDrift": "trimtab.loop.triggers",
     "OnNewData": "trimtab.loop.triggers",
     "OnPerformance": "trimtab.loop.triggers",
+    "Performance": "trimtab.monitoring.monitors",
     "Resources": "trimtab.pipelines.step",
+    "ServiceLevel": "trimtab.monitoring.monitors",
     "Shadow": "trimtab.loop.rollout",
     "Window": "trimtab.data.window",
     "Workspace": "trimtab.workspace",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import getpass
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -56,7 +57,7 @@ class Workspace:
         self.settings = settings
         self.actor = actor
         self._tables: Tables | None = None
-        self._closing: ExitStack | None = ExitStack()
+        self._closing: ExitStack | None = None
         self._owner = True
         store_clock = StoreClock()
         self.clock = clock or store_clock
@@ -83,17 +84,24 @@ class Workspace:
         actor: str | None = None,
         clock: Clock | None = None,
     ) -> Self:
-        """Make a workspace in a folder and open it; raises ConflictError if there is one."""
-        if (project / STATE_FOLDER).exists():
+        """Make a workspace in a folder and open it; raises ConflictError if there is one. Where
+        that fails, nothing of it stays."""
+        try:
+            (project / STATE_FOLDER).mkdir(parents=True)  # of two who try at once one makes it
+        except FileExistsError:
             raise ConflictError(
                 f"There is already a workspace in {project}.", hint="Open it, or choose another folder."
-            )
-        project.mkdir(parents=True, exist_ok=True)
-        if not (project / FILE_NAME).exists():
-            (project / FILE_NAME).write_text(
-                "# Settings of this workspace: see `trimtab doctor --settings`.\n"
-            )
-        return cls._opened(project, settings, actor, clock)
+            ) from None
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, project / STATE_FOLDER, ignore_errors=True)
+            if not (project / FILE_NAME).exists():
+                undo.callback((project / FILE_NAME).unlink)
+                (project / FILE_NAME).write_text(
+                    "# Settings of this workspace: see `trimtab doctor --settings`.\n"
+                )
+            opened = cls._opened(project, settings, actor, clock)
+            undo.pop_all()
+        return opened
 
     @classmethod
     def open(

@@ -70,10 +70,10 @@ def start_replay(tx: Transaction, at: datetime) -> int:
 def advance_replay(tx: Transaction, to: datetime) -> int:
     """Move event time on to `to` and answer the new generation; raises ClockWentBackError if it is
     earlier than now, ConflictError if there is no replay or it has ended."""
-    state = _running(tx)
+    state, to = _running(tx), as_utc(to)
     if to < state.at:
         raise went_back(state.at, to)
-    tx.execute(update(replay).values(at=as_utc(to), generation=state.generation + 1))
+    tx.execute(update(replay).values(at=to, generation=state.generation + 1))
     return state.generation + 1
 
 
