@@ -10,7 +10,7 @@ from trimtab.errors import InvalidInputError
 from trimtab.loop.budget import Budget, Spent, refusal
 
 NOW = datetime(2011, 9, 5, 12, tzinfo=UTC)
-UNSPENT = Spent(active=None, started=(), last_end=None)
+UNSPENT = Spent()
 
 
 def hours_ago(*hours: float) -> tuple[datetime, ...]:
@@ -22,18 +22,27 @@ def test_a_fresh_loop_may_start() -> None:
 
 
 def test_an_unfinished_cycle_keeps_others_from_starting() -> None:
-    refused = refusal(Budget(), Spent(active="bikes-3", started=(), last_end=None), NOW)
+    refused = refusal(Budget(), Spent(active="bikes-3"), NOW)
     assert refused is not None
     assert refused.because == "active_cycle"
     assert "bikes-3" in refused.explanation
 
 
 def test_the_cooldown_runs_from_the_last_end() -> None:
-    spent = Spent(active=None, started=(), last_end=NOW - timedelta(hours=5))
+    spent = Spent(last_end=NOW - timedelta(hours=5))
     refused = refusal(Budget(cooldown="6h"), spent, NOW)
     assert refused is not None
     assert (refused.because, refused.until) == ("cooldown", NOW + timedelta(hours=1))
     assert refusal(Budget(cooldown="5h"), spent, NOW) is None
+
+
+def test_a_new_champion_is_left_alone_for_a_while() -> None:
+    budget = Budget(cooldown="1d", after_promotion="5d")
+    spent = Spent(last_end=NOW - timedelta(days=2), last_promotion=NOW - timedelta(days=4))
+    refused = refusal(budget, spent, NOW)
+    assert refused is not None
+    assert (refused.because, refused.until) == ("cooldown", NOW + timedelta(days=1))
+    assert refusal(budget, Spent(last_end=NOW - timedelta(days=2)), NOW) is None
 
 
 @given(
@@ -42,7 +51,7 @@ def test_the_cooldown_runs_from_the_last_end() -> None:
 )
 def test_a_refusal_says_when_the_budget_is_free_again(hours: tuple[datetime, ...], limit: int) -> None:
     budget = Budget(cycles_per_day=limit, cooldown="0h")
-    spent = Spent(active=None, started=hours, last_end=None)
+    spent = Spent(started=hours)
     refused = refusal(budget, spent, NOW)
     if refused is None:
         assert sum(start > NOW - timedelta(days=1) for start in hours) < limit

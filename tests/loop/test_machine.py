@@ -53,7 +53,7 @@ def step(current: Cycle, known: Facts) -> State | None:
     return None if move is None else move.to
 
 
-PASSED = Gated(status="done", passed=True, digest="b3:x", report="b3:r")
+PASSED = Gated(status="done", passed=True, digest="b3:x")
 
 
 def test_a_cycle_trains_once_the_sources_are_read() -> None:

@@ -15,9 +15,9 @@ from trimtab.loop.triggers import (
     OnNewData,
     OnPerformance,
     Trigger,
-    Watched,
     fire,
 )
+from trimtab.monitoring.monitors import Finding
 
 MONDAY = datetime(2011, 9, 5, tzinfo=UTC)
 QUIET = Observation(
@@ -29,8 +29,8 @@ def seen(**changes: object) -> Observation:
     return msgspec.structs.replace(QUIET, **changes)
 
 
-def found(kind: str, status: str) -> Watched:
-    return Watched(monitor=f"{kind}-7d", kind=kind, status=status, numbers={"value": 0.3})  # type: ignore[arg-type]
+def found(kind: str, status: str) -> Finding:
+    return Finding(monitor=f"{kind}-7d", kind=kind, status=status, numbers={"value": 0.3})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

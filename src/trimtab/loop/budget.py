@@ -11,11 +11,13 @@ from trimtab.loop.schedule import duration
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """At most `cycles_per_day` cycles in any 24 hours, and `cooldown` between the end of one and the
-    next. A cycle that a person asks for is never refused, but counts."""
+    """At most `cycles_per_day` cycles in any 24 hours, `cooldown` between the end of one and the next, and
+    `after_promotion` before a new champion is challenged again. The first version's own cycle starts no
+    cooldown. A cycle that a person asks for is never refused, but counts."""
 
     cycles_per_day: int = 4
     cooldown: str = "6h"
+    after_promotion: str = "0h"
 
     def __post_init__(self) -> None:
         if self.cycles_per_day < 1:
@@ -24,14 +26,17 @@ class Budget(msgspec.Struct, frozen=True):
                 hint="Give at least 1, or pause the loop.",
             )
         duration(self.cooldown)
+        duration(self.after_promotion)
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loop has used of its budget: the unfinished cycle, the starts of the last day, the last end."""
+    """What a loop has used of its budget: the unfinished cycle, the starts of the last day, the last end,
+    and the last promotion that replaced a champion."""
 
-    active: str | None
-    started: tuple[datetime, ...]
-    last_end: datetime | None
+    active: str | None = None
+    started: tuple[datetime, ...] = ()
+    last_end: datetime | None = None
+    last_promotion: datetime | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,5 +59,12 @@ def refusal(budget: Budget, spent: Spent, at: datetime) -> Refusal | None:
         return Refusal(because="budget", explanation=words, until=until)
     if spent.last_end is not None and (until := spent.last_end + duration(budget.cooldown)) > at:
         words = f"the last cycle ended at {spent.last_end.isoformat()} (cooldown {budget.cooldown})"
+        return Refusal(because="cooldown", explanation=words, until=until)
+    if (
+        spent.last_promotion is not None
+        and (until := spent.last_promotion + duration(budget.after_promotion)) > at
+    ):
+        since = spent.last_promotion.isoformat()
+        words = f"the champion is new since {since} (after_promotion {budget.after_promotion})"
         return Refusal(because="cooldown", explanation=words, until=until)
     return None

@@ -56,7 +56,8 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     `id` is the loop's name and the cycle's `number`. `baseline` is the champion that it sets out to
     replace (None for the first). `params` override the training pipeline's. When training starts, `datasets`
     pins the versions that it reads, and `as_of` the event time up to which; `rows` counts the rows of the
-    loop's own dataset in them. `stage` counts the rollout's stages from 0; `stage_since` is the event time
+    loop's own dataset in them. `digest` is the candidate's, `profile` that of the profile of what it was
+    trained on. `stage` counts the rollout's stages from 0; `stage_since` is the event time
     at which all live gateways were seen on the stage's route, from which its dwell counts. `look_at` is the
     event time of the next look at the rollout, `measure` what the last one found.
     """
@@ -80,7 +81,7 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     run_id: str = ""
     digest: str = ""
-    report: str = ""
+    profile: str = ""
     candidate: int | None = None
     stage: int = 0
     route_generation: int = 0

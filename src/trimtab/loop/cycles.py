@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
 from trimtab.errors import ConflictError, NotFoundError
 from trimtab.loop.budget import Spent
@@ -59,9 +59,14 @@ def spent(connection: Connection, loop: str, at: datetime) -> Spent:
     started = connection.execute(
         select(table.triggered_at).where(table.loop == loop, table.triggered_at > at - timedelta(days=1))
     ).scalars()
-    last_end = connection.execute(select(func.max(table.finished_at)).where(table.loop == loop)).scalar()
+    first = table.baseline.is_(None) & (table.state == State.PROMOTED.value)
+    ends = select(
+        func.max(table.finished_at),
+        func.max(case((table.state == State.PROMOTED.value, table.finished_at))),
+    ).where(table.loop == loop, ~first)
+    last_end, last_promotion = connection.execute(ends).one()
     active = connection.execute(select(table.id).where(table.active == loop)).scalar()
-    return Spent(active=active, started=tuple(started), last_end=last_end)
+    return Spent(active=active, started=tuple(started), last_end=last_end, last_promotion=last_promotion)
 
 
 def last_given(connection: Connection, loop: str) -> int | None:

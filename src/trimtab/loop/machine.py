@@ -28,10 +28,9 @@ class Trained(JobFacts, frozen=True, kw_only=True):
 
 
 class Gated(JobFacts, frozen=True, kw_only=True):
-    """The gates job: whether all gates passed, the report's digest, and one line for each gate."""
+    """The gates job: whether all gates passed, the candidate's digest, and what each gate found."""
 
     passed: bool = False
-    report: str = ""
     digest: str = ""
     results: object = None
     summary: str = ""
@@ -39,13 +38,15 @@ class Gated(JobFacts, frozen=True, kw_only=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a controller knows when it looks at a cycle. `measure` is given when a look at the rollout is
-    due, else None; `sources` is the polling of the dataset's sources that precedes training."""
+    due, else None; `same_gates`: the model is still held to the gates that the cycle was
+    declared with; `sources` is the polling of the dataset's sources that precedes training."""
 
     at: datetime
     mode: Mode
     paused: bool
     champion: int | None
     plan: Plan
+    same_gates: bool = True
     sources: JobFacts = JobFacts(status="done")
     training: Trained = Trained(status="absent")
     gating: Gated = Gated(status="absent")
@@ -70,6 +71,8 @@ def next_step(cycle: Cycle, facts: Facts) -> Move | None:
             f"the champion changed from {_version(cycle.baseline)} to {_version(facts.champion)} meanwhile"
         )
         return Move(to=State.SUPERSEDED, reason=words)
+    if not facts.same_gates:
+        return Move(to=State.SUPERSEDED, reason="the loop's gates changed meanwhile")
     match cycle.state:
         case State.PROPOSED:
             return _approved(cycle, State.TRIGGERED) if cycle.approved_by else None
@@ -117,7 +120,7 @@ def _after_gates(cycle: Cycle, facts: Facts) -> Move | None:
         return Move(to=State.FAILED, reason=f"the gates could not be evaluated: {gating.failure}")
     if gating.status != "done":
         return None
-    evidence = {"report": gating.report, "model": gating.digest, "results": gating.results}
+    evidence = {"model": gating.digest, "results": gating.results}
     if not gating.passed:
         return Move(to=State.REJECTED, reason=f"a gate refused it: {gating.summary}", evidence=evidence)
     if facts.mode != "auto" and not cycle.approved_by:  # a proposal's approval covers the whole cycle

@@ -8,12 +8,17 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.loop.cycle import Cycle
+from trimtab.loop.declaration import Declaration
 from trimtab.loop.rollout import Measure, Plan
-from trimtab.statistics.metrics import Metric
+from trimtab.monitoring.outcomes import Outcomes
+from trimtab.statistics.metrics import Metric, is_built_in, metric
 from trimtab.statistics.sequential import block_means, judge
 from trimtab.store.types import to_microseconds
+from trimtab.workspace import Workspace
 
 DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 5, tzinfo=UTC)
 _DAY_MICROSECONDS = DAY // timedelta(microseconds=1)
 
 
@@ -42,6 +47,7 @@ def measure_pairs(
     whole = labelled & (day >= 0) & (day < (complete - start) // DAY)
     days = np.unique(day[whole])
     differences = _differences(pairs, whole, day, metric)
+    days, differences = days[np.isfinite(differences)], differences[np.isfinite(differences)]
     verdict = judge(
         differences,
         margin=plan.margin,
@@ -66,6 +72,40 @@ def measure_pairs(
         errors=requests - answers,
         error_rate=(requests - answers) / requests if requests else None,
     )
+
+
+def measure_cycle(workspace: Workspace, declared: Declaration, cycle: Cycle, at: datetime) -> Measure:
+    """What the predictions of a cycle's rollout up to `at` say of its challenger. Runs the user's code if the
+    loop's metric is the user's."""
+    assert cycle.rollout_started is not None
+    assert cycle.candidate is not None
+    assert cycle.baseline is not None
+    joined = Outcomes(workspace).joined(declared.endpoint, cycle.rollout_started, at)
+    missing = np.full(len(joined), np.nan)
+    pairs = Pairs(
+        at=joined.at,
+        label=joined.label,
+        champion=joined.scores.get(cycle.baseline, missing),
+        challenger=joined.scores.get(cycle.candidate, missing),
+    )
+    return measure_pairs(
+        pairs,
+        metric=metric(compared_by(declared)),
+        bias=metric(declared.bias),
+        plan=declared.rollout.plan,
+        start=cycle.rollout_started,
+        complete=at - declared.label_wait,
+    )
+
+
+def compared_by(declared: Declaration) -> str:
+    """The metric that a loop's rollouts compare versions by."""
+    return declared.rollout.metric or declared.metric
+
+
+def needs_user_code(declared: Declaration) -> bool:
+    """Whether only a worker can measure the loop's rollouts."""
+    return not is_built_in(compared_by(declared))
 
 
 def _differences(
@@ -110,6 +150,3 @@ def next_look(
     if ends is not None:
         moments.append(ends)
     return min(moment for moment in moments if moment > at)
-
-
-_EPOCH = datetime(1970, 1, 5, tzinfo=UTC)

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from trimtab.loop.rollout import Measure
-from trimtab.loop.triggers import Watched
+from trimtab.models.gates import AnyGate
 from trimtab.models.reports import GateReport
+from trimtab.models.versions import VersionRecord
+from trimtab.monitoring.monitors import Finding
 
 
 class IngestOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,37 +21,45 @@ class IngestOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Run a loop's training pipeline. `as_of` is the run's event time, where the held-out rows begin."""
+    """Run a loop's training pipeline. `as_of` is the run's event time, where the held-out rows begin;
+    `dataset`, among `datasets`, is the one whose rows are profiled."""
 
     loop: str
     cycle: str
     pipeline: str
     project: str
     params: dict[str, Any]
+    dataset: str
     datasets: dict[str, int]
     as_of: datetime
 
 
 class TrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How the run ended. `digest`: the model's; `failure`: what went wrong, where it did."""
+    """How the run ended. `digest`: the model's; `target`: what it says it predicts; `profile`: the digest of
+    the profile of the rows that it was trained on; `failure`: what went wrong, where it did."""
 
     run_id: str
     digest: str = ""
+    target: str = ""
+    profile: str = ""
+    record: VersionRecord = VersionRecord()
     failure: str = ""
 
 
 class GatesOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Judge a candidate by the model's gates, on the rows of the dataset from `start` to `end`."""
+    """Judge a candidate by the loop's gates, on the rows of the dataset from `start` to `end`; the fields
+    are those of `trimtab.models.gate_evaluation.GatesRequest`, which takes Polars to load."""
 
     model: str
-    loop: str
-    version: int
-    candidate: str
+    digest: str
     champion: str | None
+    gates: tuple[AnyGate, ...]
     dataset: str
     dataset_version: int
+    target: str
     start: datetime
     end: datetime
+    project: str
 
 
 class GatesAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +79,7 @@ class WatchOrder(msgspec.Struct, frozen=True, kw_only=True):
 class WatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What they found."""
 
-    findings: tuple[Watched, ...]
+    findings: tuple[Finding, ...]
 
 
 class MeasureOrder(msgspec.Struct, frozen=True, kw_only=True):

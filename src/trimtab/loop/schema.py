@@ -53,7 +53,7 @@ cycles_table = Table(
     Column("rows", Integer, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("digest", Text, nullable=False),
-    Column("report", Text, nullable=False),
+    Column("profile", Text, nullable=False),
     Column("candidate", Integer),
     Column("stage", Integer, nullable=False),
     Column("route_generation", Integer, nullable=False),

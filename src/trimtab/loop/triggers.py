@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
 
 import msgspec
 
 from trimtab.errors import InvalidInputError
 from trimtab.loop.schedule import check_schedule, latest_time
-
-Number = float | int | str | None
+from trimtab.monitoring.monitors import Finding, Number
 
 
 class OnDrift(msgspec.Struct, frozen=True, tag="on_drift", tag_field="kind"):
@@ -60,15 +58,6 @@ WATCHED_BY: dict[type, str] = {OnDrift: "drift", OnPerformance: "performance", O
 """The kind of monitor that each alert-driven trigger listens to."""
 
 
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """A monitor's newest finding, as triggers see it."""
-
-    monitor: str
-    kind: str
-    status: Literal["ok", "alert", "insufficient"]
-    numbers: dict[str, Number]
-
-
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that triggers may depend on, at one moment of event time.
 
@@ -78,7 +67,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
     at: datetime
     since: datetime
-    findings: tuple[Watched, ...] = ()
+    findings: tuple[Finding, ...] = ()
     dataset_version: int | None = None
     rows: int = 0
     rows_given: int | None = None

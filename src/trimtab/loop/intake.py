@@ -1,0 +1,37 @@
+"""When the sources of a loop's datasets are to be looked at next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from trimtab.data.schema import dataset_sources_table
+
+AT_ONCE = datetime.min.replace(tzinfo=UTC)
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A dataset with sources, and the earliest event time at which one of them is due."""
+
+    dataset: str
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """The key under which this look is ordered, once."""
+        return f"ingest:{self.dataset}:{'first' if self.at == AT_ONCE else self.at.isoformat()}"
+
+
+def due_looks(connection: Connection, datasets: Sequence[str]) -> list[Due]:
+    """When each of these datasets that has sources is to be looked at next."""
+    table = dataset_sources_table.c
+    query = select(table.dataset, table.looked_at, table.every_seconds).where(table.dataset.in_(datasets))
+    earliest: dict[str, datetime] = {}
+    for row in connection.execute(query):
+        every = timedelta(seconds=row.every_seconds)
+        at = AT_ONCE if row.looked_at is None else row.looked_at + every
+        earliest[row.dataset] = min(at, earliest.get(row.dataset, at))
+    return [Due(name, at) for name, at in sorted(earliest.items())]

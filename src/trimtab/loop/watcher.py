@@ -1,0 +1,233 @@
+"""Looks at a loop on its schedule: polls sources, evaluates monitors, and lets triggers start cycles.
+
+A look is one transaction: what the monitors found, the alerts that this opens or resolves, what the triggers
+led to, the cycle that starts, and the moment up to which all this is done. So no occasion is lost or seen
+twice, whenever a controller dies.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from trimtab.data.versions import DatasetVersion, newest_version
+from trimtab.loop.budget import refusal
+from trimtab.loop.champions import Champion, champion_since
+from trimtab.loop.cycle import Cycle, State
+from trimtab.loop.cycles import create_cycle, last_given, spent
+from trimtab.loop.declaration import Declaration
+from trimtab.loop.findings import evaluate_monitors, forget, record_findings, tell
+from trimtab.loop.intake import due_looks
+from trimtab.loop.job_queue import order, standing
+from trimtab.loop.machine import Move
+from trimtab.loop.orders import IngestOrder, WatchAnswer, WatchOrder
+from trimtab.loop.pilot import Fence
+from trimtab.loop.records import Applied, LoopRecord, decided, mark_watched, record_decision
+from trimtab.loop.schedule import latest_time, next_time
+from trimtab.loop.triggers import Every, Firing, Observation, fire
+from trimtab.monitoring.monitors import Finding, runs_user_code
+from trimtab.store.database import Transaction
+from trimtab.workspace import Workspace
+
+PATIENCE = timedelta(minutes=15)
+"""How long (event time) a look waits for new rows that are being read, so that it sees them."""
+
+BOOTSTRAP = "bootstrap"
+
+
+class Watcher:
+    """Looks after what is due by event time alone. Every transaction of it checks the fence first."""
+
+    def __init__(self, workspace: Workspace, fence: Fence) -> None:
+        self._workspace = workspace
+        self._fence = fence
+
+    def step(
+        self, loop: LoopRecord, applied: Applied, cycle: Cycle | None, champion: Champion | None
+    ) -> bool:
+        """Do what is due for this loop; False if nothing is."""
+        if self._poll_sources(applied.declaration):
+            return True
+        if champion is None and cycle is None and not loop.paused and self._bootstrap(loop, applied):
+            return True
+        now = self._workspace.clock.now()
+        moment = max(latest_time(schedule, now) for schedule in schedules(applied.declaration))
+        if moment <= loop.watched_at or self._rows_on_their_way(applied.declaration, moment):
+            return False
+        return self._look(loop, applied, champion, moment)
+
+    def next_due(self, loop: LoopRecord, applied: Applied) -> datetime:
+        """The event time of this loop's next look or poll."""
+        looks = [next_time(schedule, loop.watched_at) for schedule in schedules(applied.declaration)]
+        with self._workspace.read() as connection:
+            polls = [due.at for due in due_looks(connection, applied.declaration.datasets)]
+        return min(looks + polls)
+
+    # -- sources ------------------------------------------------------------------------------------------
+
+    def _poll_sources(self, declared: Declaration) -> bool:
+        """Order a look at the sources that are due; False if none is, or it is ordered already."""
+        now = self._workspace.clock.now()
+        with self._workspace.read() as connection:
+            new = [
+                due
+                for due in due_looks(connection, declared.datasets)
+                if due.at <= now and standing(connection, due.key).status == "absent"
+            ]
+        if not new:
+            return False
+
+        def work(tx: Transaction) -> None:
+            self._fence(tx)
+            for due in new:
+                order(tx, IngestOrder(dataset=due.dataset), key=due.key)
+
+        self._workspace.write(work)
+        return True
+
+    def _rows_on_their_way(self, declared: Declaration, moment: datetime) -> bool:
+        """Whether a look should wait for sources that are being read."""
+        now = self._workspace.clock.now()
+        if now - moment > PATIENCE:
+            return False
+        with self._workspace.read() as connection:
+            return any(
+                due.at <= now and standing(connection, due.key).status == "pending"
+                for due in due_looks(connection, declared.datasets)
+            )
+
+    # -- looks --------------------------------------------------------------------------------------------
+
+    def _look(self, loop: LoopRecord, applied: Applied, champion: Champion | None, moment: datetime) -> bool:
+        """Evaluate the monitors as of `moment` and let the triggers decide; False while a worker still
+        evaluates those that need the user's code."""
+        declared = applied.declaration
+        findings = evaluate_monitors(self._workspace, declared, moment, user_code=False)
+        if any(runs_user_code(monitor) for monitor in declared.monitors):
+            request = WatchOrder(loop=loop.name, version=applied.version, moment=moment)
+            key = f"watch:{loop.name}:{moment.isoformat()}"
+            with self._workspace.read() as connection:
+                done = standing(connection, key)
+            if done.status == "absent":
+                self._order(request, key)
+                return True
+            if done.status == "pending":
+                return False
+            if done.status == "done":
+                findings += msgspec.convert(done.answer, WatchAnswer).findings
+
+        def work(tx: Transaction) -> None:
+            self._fence(tx)
+            mark_watched(tx, loop, moment)
+            record_findings(tx, loop.name, moment, findings)
+            forget(tx, self._workspace, moment)
+            if not loop.paused:
+                self._decide(tx, loop, applied, champion, moment, findings)
+
+        self._workspace.write(work)
+        return True
+
+    def _order(self, request: WatchOrder, key: str) -> None:
+        def work(tx: Transaction) -> None:
+            self._fence(tx)
+            order(tx, request, key=key)
+
+        self._workspace.write(work)
+
+    def _decide(
+        self,
+        tx: Transaction,
+        loop: LoopRecord,
+        applied: Applied,
+        champion: Champion | None,
+        moment: datetime,
+        findings: tuple[Finding, ...],
+    ) -> None:
+        declared = applied.declaration
+        newest = newest_version(tx.connection, declared.dataset)
+        seen = Observation(
+            at=moment,
+            since=loop.watched_at,
+            findings=findings,
+            dataset_version=None if newest is None else newest.number,
+            rows=0 if newest is None else newest.rows,
+            rows_given=last_given(tx.connection, loop.name),
+            champion=None if champion is None else champion.version,
+            champion_since=champion_since(tx.connection, declared.model),
+        )
+        firings = [firing for trigger in declared.triggers if (firing := fire(trigger, seen)) is not None]
+        firings = [f for f in firings if not decided(tx.connection, loop.name, f.trigger, f.occasion)]
+        if firings:
+            settle(tx, loop, applied, firings, champion)
+
+    def _bootstrap(self, loop: LoopRecord, applied: Applied) -> bool:
+        """Start the first cycle once there is data: one for each declaration and version of the data."""
+        with self._workspace.read() as connection:
+            newest = newest_version(connection, applied.declaration.dataset)
+            if newest is None:
+                return False
+            firing = _first(newest, applied)
+            if decided(connection, loop.name, firing.trigger, firing.occasion):
+                return False
+            now = self._workspace.clock.now()
+            if refusal(applied.declaration.budget, spent(connection, loop.name, now), now) is not None:
+                return False
+
+        def work(tx: Transaction) -> None:
+            self._fence(tx)
+            settle(tx, loop, applied, [firing], None)
+
+        self._workspace.write(work)
+        return True
+
+
+def settle(
+    tx: Transaction,
+    loop: LoopRecord,
+    applied: Applied,
+    firings: list[Firing],
+    champion: Champion | None,
+) -> Cycle | None:
+    """Start one cycle for all that fired, or keep why not; either is recorded once for each firing."""
+    refused = refusal(applied.declaration.budget, spent(tx.connection, loop.name, tx.at), tx.at)
+    if refused is not None:
+        for firing in firings:
+            reason = f"{firing.reason}; no cycle: {refused.explanation}"
+            record_decision(
+                tx, loop.name, firing, outcome="suppressed", because=refused.because, reason=reason
+            )
+        return None
+    reason = "; ".join(firing.reason for firing in firings)
+    cycle = create_cycle(
+        tx,
+        loop=loop.name,
+        declaration=applied.version,
+        state=State.PROPOSED if loop.mode == "advise" else State.TRIGGERED,
+        trigger=firings[0].trigger,
+        reason=reason,
+        baseline=None if champion is None else champion.version,
+        params={},
+        evidence={"triggers": firings},
+    )
+    for firing in firings:
+        record_decision(tx, loop.name, firing, outcome="started", reason=firing.reason, cycle=cycle.id)
+    tell(tx, cycle, Move(to=cycle.state, reason=reason))
+    return cycle
+
+
+def schedules(declared: Declaration) -> list[str]:
+    """The schedules that a loop is looked at on: its own, and those of its triggers."""
+    return [
+        declared.watch,
+        *(trigger.schedule for trigger in declared.triggers if isinstance(trigger, Every)),
+    ]
+
+
+def _first(newest: DatasetVersion, applied: Applied) -> Firing:
+    return Firing(
+        trigger=BOOTSTRAP,
+        occasion=f"declaration {applied.version}, version {newest.number}",
+        reason="there is no champion yet",
+        numbers={"dataset_version": newest.number, "rows": newest.rows},
+    )
