@@ -31,9 +31,7 @@ def effect(reference: FeatureProfile, current: FeatureProfile) -> float:
     return max(missing, _total_variation(reference, current))
 
 
-def effects(
-    reference: Profile, current: Profile, features: Sequence[str] | None = None
-) -> dict[str, float]:
+def effects(reference: Profile, current: Profile, features: Sequence[str] | None = None) -> dict[str, float]:
     """The effect size of each feature that both profiles have, or of `features`."""
     shared = [name for name in reference.features if name in current.features]
     wanted = shared if features is None else [name for name in features if name in shared]

@@ -5,6 +5,7 @@ It is the index for live decisions; the whole history is in the prediction log's
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import bindparam, case, delete, func, select, tuple_, update
 
 from trimtab.monitoring.schema import outcomes_table as outcomes
 from trimtab.monitoring.schema import pending_labels_table as pending
@@ -25,8 +26,8 @@ from trimtab.workspace import Workspace
 
 Row = TypeVar("Row")
 
-CHUNK = 400
-"""Ids in one statement; SQLite allows 32,766 parameters, older ones 999."""
+CHUNK = 300
+"""Rows in one statement, of up to three parameters each; SQLite before 3.32 allows 999."""
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +46,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class LabelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was learned about a prediction, named by its `id`, or by `key` and event time `at`.
 
-    Without `id` it belongs to the key's prediction at `at`, or the newest before it; without `at` too, to
-    the key's newest. `labelled_at` is the event time at which it was known. Times in microseconds.
+    `at` is the very event time that the prediction was asked for; without it the label belongs to the key's
+    newest prediction by then. `labelled_at` is the event time at which it was known. In microseconds.
     """
 
     endpoint: str
@@ -131,24 +132,40 @@ class Outcomes:
             ).scalar_one()
         return int(total), int(labelled), int(waiting)
 
+    def revisions(self, endpoint: str) -> int:
+        """How often a label of these predictions was replaced by another."""
+        total = func.coalesce(func.sum(outcomes.c.revisions), 0)
+        with self._workspace.read() as connection:
+            return int(connection.execute(select(total).where(outcomes.c.endpoint == endpoint)).scalar_one())
+
 
 def record_predictions(tx: Transaction, rows: Sequence[PredictionRecord]) -> None:
     """Add predictions to the index; those that are there already stay as they are. Labels that came before
     their prediction are joined to it."""
     for chunk in _chunks(rows):
         upsert(tx, outcomes, [_row(row) for row in chunk], keys=["id"], update=[])
-        _join_pending(tx, chunk)
+    if tx.execute(select(pending.c.reference).limit(1)).one_or_none() is not None:
+        for chunk in _chunks(rows):
+            _join_pending(tx, chunk)
 
 
 def record_labels(tx: Transaction, rows: Sequence[LabelRecord]) -> LabelCounts:
-    """Join labels to their predictions. The same label again changes nothing; another takes its place. One
-    whose prediction is not there yet waits for it."""
+    """Join labels to their predictions; one whose prediction is not there yet waits for it.
+
+    The same label again changes nothing. Of different ones for one prediction that which was known last
+    stays, in whatever order they come.
+    """
     counts = LabelCounts()
-    for chunk in _chunks(row for row in rows if row.id is not None):
-        _record_by_id(tx, chunk, counts)
-    for row in rows:
-        if row.id is None:
-            _record_by_key(tx, row, counts)
+    newest: dict[str, LabelRecord] = {}
+    for row in sorted(rows, key=lambda row: row.labelled_at):
+        before = newest.get(_reference(row))
+        if before is not None and before.label == row.label:
+            counts.repeated += 1
+            continue
+        counts.revised += before is not None
+        newest[_reference(row)] = row
+    for chunk in _chunks(newest.values()):
+        _record(tx, chunk, counts)
     return counts
 
 
@@ -175,6 +192,7 @@ def _row(row: PredictionRecord) -> dict[str, Any]:
         "version": row.version,
         "answer": row.answer,
         "scores": None if alone else msgspec.json.encode(row.scores).decode(),
+        "revisions": 0,
     }
 
 
@@ -198,87 +216,106 @@ def _scores(
     return found
 
 
-def _record_by_id(tx: Transaction, rows: Sequence[LabelRecord], counts: LabelCounts) -> None:
-    newest = {row.id: row for row in rows}
-    counts.repeated += len(rows) - len(newest)
-    standing = {
-        row.id: row.label
-        for row in tx.execute(select(outcomes.c.id, outcomes.c.label).where(outcomes.c.id.in_(newest)))
-    }
-    joined, waiting = [], []
-    for id, row in newest.items():
-        if id not in standing:
-            waiting.append(row)
-            counts.pending += 1
-        elif standing[id] is None:
-            joined.append(row)
+def _reference(row: LabelRecord) -> str:
+    """What a label names: a prediction's id, or a key at a time, or a key."""
+    return row.id if row.id is not None else _by_key(row.endpoint, row.key, row.at)
+
+
+def _by_key(endpoint: str, key: str | None, at: int | None) -> str:
+    return f"{endpoint}\x1f{key}\x1f{'' if at is None else at}"
+
+
+def _record(tx: Transaction, rows: Sequence[LabelRecord], counts: LabelCounts) -> None:
+    found = _named(tx, rows)
+    waiting = [row for row in rows if not found[_reference(row)]]
+    changes = []
+    for row in rows:
+        standing = found[_reference(row)]
+        changed = [each for each in standing if _replaces(row, each)]
+        changes += [(each.id, row) for each in changed]
+        if any(each.label is None for each in changed):
             counts.joined += 1
-        elif standing[id] == row.label:
+        elif changed:
+            counts.revised += 1
+        elif standing:
             counts.repeated += 1
-        else:
-            joined.append(row)
-            counts.revised += 1
-    _set_labels(tx, [(row.id or "", row.label, row.labelled_at) for row in joined])
-    upsert(tx, pending, [_pending_row(row) for row in waiting], keys=["reference"])
+    _set_labels(tx, changes)
+    _keep_waiting(tx, waiting, counts)
 
 
-def _record_by_key(tx: Transaction, row: LabelRecord, counts: LabelCounts) -> None:
+def _named(tx: Transaction, rows: Sequence[LabelRecord]) -> dict[str, list[Any]]:
+    """The predictions that each of these labels names, by reference: none, one, or all of a key at a time."""
     table = outcomes.c
-    query = select(table.id, table.label).where(table.endpoint == row.endpoint, table.key == row.key)
-    if row.at is not None:
-        query = query.where(table.at <= row.at)
-    standing = tx.execute(query.order_by(table.at.desc(), table.id).limit(1)).one_or_none()
-    if standing is None:
-        counts.pending += 1
-        upsert(tx, pending, [_pending_row(row)], keys=["reference"])
-    elif standing.label == row.label:
-        counts.repeated += 1
-    else:
-        if standing.label is None:
-            counts.joined += 1
+    columns = (table.id, table.endpoint, table.key, table.at, table.label, table.labelled_at)
+    found: dict[str, list[Any]] = {_reference(row): [] for row in rows}
+    by_id = {row.id: row.endpoint for row in rows if row.id is not None}
+    for each in tx.execute(select(*columns).where(table.id.in_(by_id))) if by_id else ():
+        if each.endpoint == by_id[each.id]:
+            found[each.id].append(each)
+    timed = [(row.endpoint, row.key, row.at) for row in rows if row.id is None and row.at is not None]
+    names = tuple_(table.endpoint, table.key, table.at)
+    for each in tx.execute(select(*columns).where(names.in_(timed))) if timed else ():
+        found[_by_key(each.endpoint, each.key, each.at)].append(each)
+    for row in rows:
+        if row.id is None and row.at is None:
+            query = select(*columns).where(table.endpoint == row.endpoint, table.key == row.key)
+            found[_reference(row)] += tx.execute(query.order_by(table.at.desc(), table.id).limit(1)).all()
+    return found
+
+
+def _replaces(row: LabelRecord, standing: Any) -> bool:
+    """Whether a label is news for a prediction as it stands."""
+    if standing.label is None:
+        return True
+    return bool(standing.label != row.label and standing.labelled_at <= row.labelled_at)
+
+
+def _keep_waiting(tx: Transaction, rows: Sequence[LabelRecord], counts: LabelCounts) -> None:
+    if not rows:
+        return
+    query = select(pending.c.reference, pending.c.label, pending.c.labelled_at)
+    query = query.where(pending.c.reference.in_([_reference(row) for row in rows]))
+    standing = {each.reference: each for each in tx.execute(query)}
+    kept = []
+    for row in rows:
+        before = standing.get(_reference(row))
+        if before is not None and not _replaces(row, before):
+            counts.repeated += 1
+            continue
+        kept.append({"reference": _reference(row), **msgspec.structs.asdict(row)})
+        if before is None:
+            counts.pending += 1
         else:
             counts.revised += 1
-        _set_labels(tx, [(standing.id, row.label, row.labelled_at)])
+    upsert(tx, pending, kept, keys=["reference"])
 
 
-def _pending_row(row: LabelRecord) -> dict[str, Any]:
-    reference = row.id if row.id is not None else f"{row.endpoint}\0{row.key}\0{row.at}".replace("\0", "\x1f")
-    return {"reference": reference, **msgspec.structs.asdict(row)}
-
-
-def _set_labels(tx: Transaction, labels: Sequence[tuple[str, float, int]]) -> None:
+def _set_labels(tx: Transaction, labels: Sequence[tuple[str, Any]]) -> None:
+    """Write labels (anything with `label` and `labelled_at`) to predictions by id."""
     if labels:
         statement = (
             update(outcomes)
             .where(outcomes.c.id == bindparam("of"))
-            .values(label=bindparam("said"), labelled_at=bindparam("known"))
+            .values(
+                label=bindparam("said"),
+                labelled_at=bindparam("known"),
+                revisions=outcomes.c.revisions + case((outcomes.c.label.is_(None), 0), else_=1),
+            )
         )
-        tx.execute(statement, [{"of": id, "said": label, "known": at} for id, label, at in labels])
+        tx.execute(statement, [{"of": id, "said": row.label, "known": row.labelled_at} for id, row in labels])
 
 
 def _join_pending(tx: Transaction, rows: Sequence[PredictionRecord]) -> None:
     """Take labels that wait for one of these predictions off the waiting list."""
-    if tx.execute(select(pending.c.reference).limit(1)).one_or_none() is None:
-        return
-    by_id = tx.execute(select(pending).where(pending.c.id.in_([row.id for row in rows]))).all()
-    _set_labels(tx, [(found.id, found.label, found.labelled_at) for found in by_id])
-    gone = [found.reference for found in by_id]
-    for row in rows:
+    waited: dict[str, list[PredictionRecord]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.at):
+        waited[row.id].append(row)
         if row.key is not None:
-            gone += _join_pending_by_key(tx, row)
-    if gone:
-        tx.execute(delete(pending).where(pending.c.reference.in_(gone)))
-
-
-def _join_pending_by_key(tx: Transaction, row: PredictionRecord) -> list[str]:
-    found = tx.execute(
-        select(pending).where(
-            and_(
-                pending.c.endpoint == row.endpoint,
-                pending.c.key == row.key,
-                or_(pending.c.at.is_(None), pending.c.at >= row.at),
-            )
-        )
-    ).all()
-    _set_labels(tx, [(row.id, label.label, label.labelled_at) for label in found[-1:]])
-    return [label.reference for label in found]
+            waited[_by_key(row.endpoint, row.key, row.at)].append(row)
+            waited[_by_key(row.endpoint, row.key, None)] = [row]
+    found = tx.execute(select(pending).where(pending.c.reference.in_(waited))).all()
+    found = [label for label in found if waited[label.reference][0].endpoint == label.endpoint]
+    if found:
+        found.sort(key=lambda label: label.labelled_at)
+        _set_labels(tx, [(row.id, label) for label in found for row in waited[label.reference]])
+        tx.execute(delete(pending).where(pending.c.reference.in_([label.reference for label in found])))

@@ -18,11 +18,12 @@ outcomes_table = Table(
     Column("scores", Text),
     Column("label", Float(53)),
     Column("labelled_at", BigInteger),
+    Column("revisions", Integer, nullable=False),
     Index("ix_outcomes_endpoint_at", "endpoint", "at"),
     Index("ix_outcomes_endpoint_key", "endpoint", "key", "at"),
 )
 """One row a prediction. Times are microseconds since 1970; `scores` is JSON by version, null where only the
-version that answered scored."""
+version that answered scored; `revisions` counts how often its label was replaced by another."""
 
 pending_labels_table = Table(
     "pending_labels",
@@ -34,10 +35,8 @@ pending_labels_table = Table(
     Column("at", BigInteger),
     Column("label", Float(53), nullable=False),
     Column("labelled_at", BigInteger, nullable=False),
-    Index("ix_pending_labels_id", "id"),
-    Index("ix_pending_labels_key", "endpoint", "key"),
 )
-"""Labels whose prediction has not been seen yet."""
+"""Labels whose prediction was not seen yet. `reference`: the prediction's id, or endpoint, key and time."""
 
 live_profiles_table = Table(
     "live_profiles",
