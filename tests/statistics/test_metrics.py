@@ -101,3 +101,10 @@ def test_unequal_lengths_are_refused_and_no_rows_have_no_value() -> None:
 def test_a_metric_that_returns_no_number_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="not a number"):
         metric(lambda labels, predictions: "good").value([1.0], [1.0])  # type: ignore[arg-type,return-value]
+
+
+def test_a_function_of_scikit_learn_keeps_its_direction() -> None:
+    assert metric("sklearn.metrics:roc_auc_score").higher_is_better
+    assert not metric("sklearn.metrics:max_error").higher_is_better
+    assert metric(oracle.average_precision_score).value([0, 1], [0.1, 0.9]) == 1.0
+    assert metric(oracle.average_precision_score).higher_is_better

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 import msgspec
@@ -77,6 +78,10 @@ def _drift(
         return "insufficient", {"rows": rows, "needed": monitor.min_rows, "reference_rows": known}
     found = effects(subject.reference, live, monitor.features)
     found = {name: size for name, size in found.items() if name not in (ANSWER, LATENCY)}
+    absent = [name for name in monitor.features or () if name not in found]
+    if not found or absent:
+        unknown = ", ".join(absent) or "all"
+        return "insufficient", {"rows": rows, "features": len(found), "not comparable": unknown}
     drifted = [name for name, size in found.items() if size >= monitor.effect]
     worst = sorted(found, key=lambda name: -found[name])[:WORST_SHOWN]
     numbers: dict[str, Number] = {
@@ -99,6 +104,8 @@ def _performance(
     if labels.size < monitor.min_labels:
         return "insufficient", numbers
     value = measure.value(labels, answers)
+    if not math.isfinite(value):
+        return "insufficient", {"value": None, **numbers}
     numbers = {"value": value, **numbers}
     over = monitor.max is not None and not value <= monitor.max
     under = monitor.min is not None and not value >= monitor.min
@@ -111,6 +118,8 @@ def _performance(
         numbers["drop"] = monitor.drop
         return ("alert" if over or under else "insufficient"), numbers
     before = measure.value(*first)
+    if not math.isfinite(before):
+        return ("alert" if over or under else "insufficient"), numbers | {"at first": None}
     drop = before - value if measure.higher_is_better else value - before
     numbers |= {"at first": before, "worse by": drop, "drop": monitor.drop}
     return ("alert" if over or under or drop > monitor.drop else "ok"), numbers
@@ -157,6 +166,8 @@ def _service_level(
             float(profile.quantiles(LATENCY, [0.99])[0]) if profile and LATENCY in profile.features else None
         )
         numbers |= {"p99_ms": p99, "p99_limit_ms": monitor.p99_ms}
+        if p99 is None and not broken:
+            return "insufficient", numbers
         broken = broken or (p99 is not None and p99 > monitor.p99_ms)
     return ("alert" if broken else "ok"), numbers
 

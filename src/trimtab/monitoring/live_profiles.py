@@ -6,7 +6,7 @@ doubles them. Monitoring costs by features, not by traffic.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
 
@@ -24,6 +24,11 @@ LATENCY = "(latency ms)"
 """The column that describes how long the gateway worked on a request, in milliseconds."""
 
 
+def bucket_of(at: datetime) -> datetime:
+    """The bucket of an event time: its day in UTC, by its first moment."""
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 class LiveProfiles:
     """Reads live profiles."""
 
@@ -33,10 +38,10 @@ class LiveProfiles:
     def read(
         self, endpoint: str, start: datetime, end: datetime, *, version: int | None = None
     ) -> Profile | None:
-        """The profile of all buckets that begin from `start` (included) to `end` (excluded), of one version
+        """The profile of the days that reach into the span from `start` to `end` (excluded), of one version
         or of all; None if there is none."""
         query = select(profiles.c.profile).where(
-            profiles.c.endpoint == endpoint, profiles.c.bucket >= start, profiles.c.bucket < end
+            profiles.c.endpoint == endpoint, profiles.c.bucket >= bucket_of(start), profiles.c.bucket < end
         )
         if version is not None:
             query = query.where(profiles.c.version == version)
@@ -45,11 +50,12 @@ class LiveProfiles:
         return Profile.merged(Profile.from_bytes(bytes(data)) for data in found) if found else None
 
     def service(self, endpoint: str, start: datetime, end: datetime) -> tuple[int, int]:
-        """How many requests there were in these buckets, and how many of them the gateway failed."""
+        """How many requests there were on the days that reach into this span, and how many of them the
+        gateway failed."""
         with self._workspace.read() as connection:
             found = connection.execute(
                 select(counts.c.requests, counts.c.failures).where(
-                    counts.c.endpoint == endpoint, counts.c.bucket >= start, counts.c.bucket < end
+                    counts.c.endpoint == endpoint, counts.c.bucket >= bucket_of(start), counts.c.bucket < end
                 )
             ).all()
         return sum(row.requests for row in found), sum(row.failures for row in found)

@@ -6,6 +6,8 @@ remembering posts one alert again, and none is lost. Receivers tell repetitions 
 
 from __future__ import annotations
 
+import logging
+
 import httpx
 import msgspec
 from sqlalchemy import func, select
@@ -21,6 +23,8 @@ from trimtab.workspace import Workspace
 CHANNEL = "webhook"
 TIMEOUT_SECONDS = 5.0
 BATCH = 50
+
+_log = logging.getLogger(__name__)
 
 
 class Webhook:
@@ -71,12 +75,23 @@ class Webhook:
         )
         try:
             response = client.post(self._url, content=body, headers={"Content-Type": "application/json"})
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            _log.warning("the webhook could not be told of entry %s, and will be again: %s", entry.seq, error)
             return False
+        if not response.is_success:
+            _log.warning(
+                "the webhook answered %s to entry %s, and will be told again", response.status_code, entry.seq
+            )
         return response.is_success
 
     def _remember(self, seq: int) -> None:
         def work(tx: Transaction) -> None:
-            upsert(tx, deliveries, [{"channel": CHANNEL, "delivered": seq}], keys=["channel"])
+            upsert(
+                tx,
+                deliveries,
+                [{"channel": CHANNEL, "delivered": seq}],
+                keys=["channel"],
+                where=lambda new: deliveries.c.delivered < new.delivered,
+            )
 
         self._workspace.write(work)

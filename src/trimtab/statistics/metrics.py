@@ -55,12 +55,13 @@ class Metric(msgspec.Struct, frozen=True):
 def metric(reference: str | MetricFunction) -> Metric:
     """The metric of a built-in name, of "module:function", or of a function of (labels, predictions).
 
-    A user's function is taken as better when lower unless it has the attribute `higher_is_better = True`.
-    Loading "module:function" runs the user's code, so call it only where that may run. Raises NotFoundError.
+    A user's function says by its attribute `higher_is_better` which way is better. Without it, one whose name
+    ends in "score" is better when higher, as in scikit-learn, and any other when lower. Loading "module:function" runs the user's code, so call it only where that may run. Raises NotFoundError.
     """
     if callable(reference):
         name = f"{reference.__module__}:{getattr(reference, '__qualname__', reference)}"
-        return Metric(name, bool(getattr(reference, "higher_is_better", False)), reference)
+        higher = getattr(reference, "higher_is_better", name.endswith("score"))
+        return Metric(name, bool(higher), reference)
     if reference in _BUILT_IN:
         return _BUILT_IN[reference]
     if ":" not in reference:
