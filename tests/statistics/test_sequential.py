@@ -1,4 +1,4 @@
-"""The sequential test keeps its stated level where the theory promises it, and says what it does elsewhere."""
+"""The sequential test keeps its level where theory promises it, and says what it does elsewhere."""
 
 import numpy as np
 import pytest

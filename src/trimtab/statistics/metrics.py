@@ -56,7 +56,8 @@ def metric(reference: str | MetricFunction) -> Metric:
     """The metric of a built-in name, of "module:function", or of a function of (labels, predictions).
 
     A user's function says by its attribute `higher_is_better` which way is better. Without it, one whose name
-    ends in "score" is better when higher, as in scikit-learn, and any other when lower. Loading "module:function" runs the user's code, so call it only where that may run. Raises NotFoundError.
+    ends in "score" is better when higher, as in scikit-learn, and any other when lower. Loading
+    "module:function" runs the user's code, so call it only where that may run. Raises NotFoundError.
     """
     if callable(reference):
         name = f"{reference.__module__}:{getattr(reference, '__qualname__', reference)}"
