@@ -27,6 +27,13 @@ def until(what: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
         time.sleep(0.02)
 
 
+def _runs(child: psutil.Process, name: str) -> bool:
+    try:
+        return f"trimtab.serving.{name}" in child.cmdline()
+    except psutil.Error:  # it died meanwhile
+        return False
+
+
 class RunningGateway:
     """`python -m trimtab.serving.gateway` of a project; ends with the `with` block."""
 
@@ -76,12 +83,7 @@ class RunningGateway:
 
     def children(self, name: str) -> list[psutil.Process]:
         """Its worker or shipper processes."""
-        module = f"trimtab.serving.{name}"
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if module in " ".join(child.cmdline())
-        ]
+        return [child for child in psutil.Process(self.process.pid).children() if _runs(child, name)]
 
     def kill_children(self, name: str) -> None:
         """SIGKILL all its processes of that name."""

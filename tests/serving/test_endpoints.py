@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from trimtab.digest import digest_bytes
@@ -20,10 +22,8 @@ def test_a_route_change_has_a_generation_that_grows_and_an_entry_in_the_journal(
     assert endpoints.route("rides") is None
     canary = Route(model="m", arms=(Arm(1, ONE, "primary", 95), Arm(2, TWO, "challenger", 5)), salt="s")
     for generation, route in enumerate([single("m", 1, ONE), canary, single("m", 2, TWO)], 1):
-        assert (
-            any_workspace.write(lambda tx, r=route: endpoints.set_route(tx, "rides", r, reason="why"))
-            == generation
-        )
+        change = partial(endpoints.set_route, name="rides", route=route, reason="why")
+        assert any_workspace.write(change) == generation
         standing = endpoints.route("rides")
         assert standing is not None
         assert (standing.generation, standing.arms, standing.salt) == (generation, route.arms, route.salt)

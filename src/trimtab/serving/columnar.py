@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -78,16 +78,14 @@ def prediction_columns(rows: Sequence[PredictionRow]) -> pl.DataFrame:
     return frame.hstack(list(feature_columns(rows, reserved=PREDICTION_SCHEMA)))
 
 
-def feature_columns(
-    rows: Sequence[PredictionRow], *, reserved: Mapping[str, object] | None = None
-) -> pl.DataFrame:
+def feature_columns(rows: Sequence[PredictionRow], *, reserved: Collection[str] = ()) -> pl.DataFrame:
     """The features of rows that may have come over several routes. What a version takes as another kind of
     value than an earlier one stands in a column of its own, named with the kind behind it."""
     kinds: dict[str, ColumnKind] = {}
     plans: dict[int, list[tuple[str, int]]] = {}
     for entry in {id(row.entry): row.entry for row in rows}.values():
         plans[id(entry)] = [
-            (_named(name, kind, kinds, reserved or {}), place)
+            (_named(name, kind, kinds, reserved), place)
             for place, (name, kind) in enumerate(zip(entry.columns, entry.kinds, strict=True))
         ]
     cells: dict[str, list[Any]] = {name: [None] * len(rows) for name in kinds}
@@ -127,7 +125,7 @@ def fitted(rows: pl.DataFrame, standing: Mapping[str, pl.DataType]) -> pl.DataFr
     )
 
 
-def _named(name: str, kind: ColumnKind, kinds: dict[str, ColumnKind], reserved: Mapping[str, object]) -> str:
+def _named(name: str, kind: ColumnKind, kinds: dict[str, ColumnKind], reserved: Collection[str]) -> str:
     if name in reserved:
         name = f"feature_{name}"
     if kinds.setdefault(name, kind) != kind:

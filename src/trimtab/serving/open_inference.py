@@ -152,7 +152,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     for output in asked.outputs or ():
         if output.name != OUTPUT:
             raise InvalidInputError(f"There is no output '{output.name}'.", hint=f"There is '{OUTPUT}'.")
-    columns = _columns(asked, endpoint.predictors[place].signature)
+    columns = columns_of(asked, endpoint.predictors[place].signature)
     given = (asked.parameters or {}).get("key")
     if isinstance(given, float):
         raise InvalidInputError("The parameter 'key' is a text or a whole number.")
@@ -181,7 +181,8 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     )
 
 
-def _columns(asked: InferRequest, signature: Signature) -> dict[str, list[Any]]:
+def columns_of(asked: InferRequest, signature: Signature) -> dict[str, list[Any]]:
+    """The columns that a request's tensors are; raises InvalidInputError."""
     if not asked.inputs:
         raise InvalidInputError("The request has no input tensors.", hint="Send one for each column.")
     names = [tensor.name for tensor in asked.inputs]

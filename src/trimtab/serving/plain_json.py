@@ -12,6 +12,7 @@ Errors are {"error": {"code", "message"}}.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from trimtab.serving.frames import Label, LabelFrame
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.prediction_ids import row_ids
 from trimtab.serving.requests import Request, Response, allow, checked_key, decoded, microseconds
+from trimtab.store.types import from_microseconds
 
 Row = dict[str, Any]
 
@@ -40,19 +42,22 @@ class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PredictResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer of `predict`: for each row a prediction and the id that feedback names.
 
-    `version` answered; where keys were dealt to several, it is None and `versions` has one for each row.
+    `at` is the event time, by which feedback with a key names it. `version` answered; where keys were dealt
+    to several, it is None and `versions` has one for each row.
     """
 
     predictions: list[float]
     ids: list[str]
     version: str | None
     endpoint: str
+    at: datetime
     request_id: str | None = None
     versions: list[str] | None = None
 
 
 class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was learned about one prediction, named by its id, or by its key and event time."""
+    """What was learned about one prediction, named by its id, or by its key and event time. Without a time it
+    is about the key's newest prediction."""
 
     label: Label
     id: str | None = None
@@ -129,6 +134,7 @@ async def _predict(request: Request, name: str) -> Response:
                 ids=row_ids(answer.id, len(versions)),
                 version=str(versions[0]) if same else None,
                 endpoint=name,
+                at=from_microseconds(request.at),
                 request_id=request_id,
                 versions=None if same else [str(version) for version in versions],
             )
@@ -178,14 +184,15 @@ def _label(request: Request, name: str, given: Feedback, place: int) -> LabelFra
                 f"Item {place} names its prediction twice.", hint="Give 'id', or 'key' and 'at'."
             )
         return LabelFrame(name, given.label, request.at, id=given.id)
-    if given.key is None or given.at is None:
+    if given.key is None:
         raise InvalidInputError(f"Item {place} names no prediction.", hint="Give 'id', or 'key' and 'at'.")
+    at = None if given.at is None else microseconds(given.at, f"'at' of item {place}")
     return LabelFrame(
         name,
         given.label,
         request.at,
         key=checked_key(given.key),
-        at=microseconds(given.at, f"'at' of item {place}"),
+        at=at,
     )
 
 

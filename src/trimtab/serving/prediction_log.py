@@ -58,4 +58,3 @@ class PredictionLog:
             self._writer.append(frame, rows=0, at=at)
         except UnavailableError as error:
             self.trouble = str(error)
-            self.dropped += 1

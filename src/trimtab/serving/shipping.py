@@ -27,7 +27,7 @@ from trimtab.serving.columnar import (
 )
 from trimtab.serving.endpoints import demand_flush
 from trimtab.serving.frames import LabelFrame
-from trimtab.serving.indexing import OffsetMovedError, Piece, index
+from trimtab.serving.indexing import Batch, OffsetMovedError, Piece
 from trimtab.serving.log_rows import PredictionRow, Unfolding
 from trimtab.serving.schema import log_segments_table as log_segments
 from trimtab.serving.segments import FOLDER, Segment, remove_drafts, segments
@@ -130,15 +130,16 @@ class Shipper:
     def _commit(self, workspace: Workspace, pieces: list[Piece]) -> int:
         if not pieces:
             return 0
+        batch = Batch(pieces)
         try:
-            workspace.write(lambda tx: index(tx, pieces))
+            workspace.write(batch.index)
         except OffsetMovedError:
             for piece in pieces:
                 del self._readings[piece.segment]
             return 0
         for piece in pieces:
             self._readings[piece.segment].offset = piece.end
-        return sum(len(piece.rows.predictions) + len(piece.rows.labels) for piece in pieces)
+        return batch.size
 
     def _ship(self, workspace: Workspace, segment: Segment) -> None:
         """Index what is left of a segment, bring it to its tables, and delete it."""

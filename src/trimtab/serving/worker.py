@@ -27,7 +27,7 @@ from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
 from trimtab.serving.loaded_endpoints import ModelShelf
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.segments import FOLDER, Limits, SegmentWriter
+from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, Write
 from trimtab.serving.state import State, View
 from trimtab.serving.store_link import StoreLink
 from trimtab.serving.watcher import Watcher
@@ -43,16 +43,16 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Everything that one worker process holds."""
+    """Everything that one worker process holds. `write` stands for `os.write`, as in `SegmentWriter`."""
 
-    def __init__(self, project: Path, host: str, port: int, handle: int) -> None:
+    def __init__(self, project: Path, host: str, port: int, handle: int, *, write: Write = os.write) -> None:
         settings = load_settings(project)
         root = project.resolve() / STATE_FOLDER
         self._handle = handle
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = State(View(access=access_for(settings, host, ())))
         limits = Limits(settings.log_segment_rows, span=timedelta(days=settings.log_segment_days))
-        self._writer = SegmentWriter(root / FOLDER, limits)
+        self._writer = SegmentWriter(root / FOLDER, limits, write=write)
         log = PredictionLog(self._writer, settings.log_full)
         self._gateway = Gateway(self._state, log, body_limit=settings.body_limit)
         id = f"gateway-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from trimtab.monitoring.live_profiles import ANSWER, LATENCY, LiveProfiles
+from trimtab.monitoring.outcomes import Outcomes
+from trimtab.serving import indexing, shipping
+from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame, encoded
+from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, segments
+from trimtab.serving.shipper_lock import ShipperLock
+from trimtab.serving.shipping import Shipper, ship_all
+from trimtab.store.types import to_microseconds
+from trimtab.workspace import Workspace
+
+DAY = datetime(2011, 9, 1, tzinfo=UTC)
+AT = to_microseconds(DAY)
+ENTRY = EntryFrame(
+    1, "rides", 4, "m", (7, 8), ("primary", "shadow"), ("x", "season", "id"), ("number", "text", "integer")
+)
+
+
+def row(number: int, *, key: str | None = None) -> Frame:
+    return RowFrame(1, f"p{number}", AT + number, key, 0, [number, "winter", 5], [float(number), None], 50)
+
+
+def label(number: int, value: float | str = 1.0) -> Frame:
+    return LabelFrame("rides", value, AT + 100, id=f"p{number}")
+
+
+class Log:
+    """A gateway's log in a workspace's folder."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = workspace.root / FOLDER
+        self.writer = SegmentWriter(self.folder, Limits())
+
+    def write(self, *frames: Frame) -> None:
+        for frame in frames:
+            self.writer.append(encoded(frame), rows=1, at=AT, entry=ENTRY)
+
+    def end(self) -> None:
+        self.writer.close()
+        self.writer.sync()
+
+
+@pytest.fixture
+def log(workspace: Workspace) -> Log:
+    return Log(workspace)
+
+
+def counts(workspace: Workspace) -> tuple[int, int, int]:
+    """Predictions in the index, labelled ones, labels that wait."""
+    return Outcomes(workspace).counts("rides")
+
+
+def test_rows_are_in_the_index_while_their_segment_is_still_written_to(
+    workspace: Workspace, log: Log
+) -> None:
+    shipper = Shipper(log.folder)
+    for number in range(3):
+        log.write(row(number), label(number))
+        assert shipper.index(workspace) == 2
+        assert shipper.index(workspace) == 0
+        assert shipper.ship(workspace) == 0
+        assert counts(workspace) == (number + 1, number + 1, 0)
+    joined = Outcomes(workspace).joined("rides", DAY, DAY + timedelta(days=1))
+    assert joined.answer.tolist() == [0, 1, 2]
+    assert joined.version.tolist() == [7, 7, 7]
+
+
+def test_an_ended_segment_goes_to_the_tables_and_its_file_goes_away(workspace: Workspace, log: Log) -> None:
+    log.write(row(1, key="k"), label(1), label(2, "late"))
+    log.end()
+    assert Shipper(log.folder).ship(workspace) == 1
+    assert list(segments(log.folder)) == []
+    (found,) = workspace.tables.read("predictions/rides").to_dicts()
+    assert found == {
+        "id": "p1",
+        "at": DAY + timedelta(microseconds=1),
+        "version": 7,
+        "generation": 4,
+        "role": "primary",
+        "key": "k",
+        "prediction": 1.0,
+        "scores": '{"7":1.0,"8":null}',
+        "took_us": 50,
+        "x": 1.0,
+        "season": "winter",
+        "feature_id": 5,
+    }
+    feedback = workspace.tables.read("feedback/rides")
+    assert feedback["id"].to_list() == ["p1", "p2"]
+    assert feedback["label"].to_list() == [1.0, None]
+    assert feedback["label_text"].to_list() == [None, "late"]
+    assert counts(workspace) == (1, 1, 0)
+
+
+def test_a_label_before_its_prediction_and_a_label_sent_twice_are_one_label(
+    workspace: Workspace, log: Log
+) -> None:
+    shipper = Shipper(log.folder)
+    log.write(label(1))
+    shipper.index(workspace)
+    assert counts(workspace) == (0, 0, 1)
+    log.end()
+    log.write(row(1), label(1), label(1))
+    shipper.index(workspace)
+    assert counts(workspace) == (1, 1, 0)
+
+
+def test_rows_of_one_request_are_rows_of_the_log(workspace: Workspace, log: Log) -> None:
+    request = RowsFrame(
+        1, "r", AT, ["a", None], [0, 1], [[1.0, 2.0], None, [5, None]], [[1.0, 2.0], [3.0, 4.0]], 9
+    )
+    log.write(request)
+    log.end()
+    Shipper(log.folder).ship(workspace)
+    found = workspace.tables.read("predictions/rides")
+    assert found.select("id", "key", "version", "role", "prediction", "x", "season", "feature_id").rows() == [
+        ("r.0", "a", 7, "primary", 1.0, 1.0, None, 5),
+        ("r.1", None, 8, "shadow", 4.0, 2.0, None, None),
+    ]
+
+
+def test_live_profiles_are_kept_by_version_and_event_day(workspace: Workspace, log: Log) -> None:
+    day = 86_400_000_000
+    for number, at in enumerate([AT, AT + day - 1, AT + day]):
+        log.write(RowFrame(1, f"p{number}", at, None, number % 2, [number, "winter", 5], [1.0, 2.0], 1500))
+    log.write(FailureFrame("rides", AT, "storage_full"), FailureFrame("rides", AT, "model_failed", 8))
+    Shipper(log.folder).index(workspace)
+    live = LiveProfiles(workspace)
+    for version, start, rows in ((7, 0, 1), (8, 0, 1), (7, 1, 1), (None, 0, 2)):
+        begin = DAY + timedelta(days=start)
+        profile = live.read("rides", begin, begin + timedelta(days=1), version=version)
+        assert profile is not None
+        assert profile.rows == rows
+        assert set(profile.features) == {"x", "season", "id", ANSWER, LATENCY}
+        assert profile.features[LATENCY].mean == 1.5
+    assert live.service("rides", DAY, DAY + timedelta(days=1)) == (3, 1)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize(
+    "stage", ["record_labels", "merge_profile", "_append_predictions", "_append_feedback", "_mark_shipped"]
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_any_step_neither_loses_nor_doubles(
+    workspace: Workspace, log: Log, monkeypatch: pytest.MonkeyPatch, stage: str, when: str
+) -> None:
+    log.write(*(frame for number in range(20) for frame in (row(number), label(number))))
+    log.end()
+    where = (
+        "trimtab.serving.indexing"
+        if stage in {"record_labels", "merge_profile"}
+        else "trimtab.serving.shipping"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{where}.{stage}", killing(where, stage, when))
+        with pytest.raises(Killed):
+            Shipper(log.folder).ship(workspace)
+    assert Shipper(log.folder).ship(workspace) == 1
+    assert counts(workspace) == (20, 20, 0)
+    live = LiveProfiles(workspace)
+    profile = live.read("rides", DAY, DAY + timedelta(days=1), version=7)
+    assert profile is not None
+    assert profile.rows == 20
+    assert live.service("rides", DAY, DAY + timedelta(days=1)) == (20, 0)
+    for table in ("predictions/rides", "feedback/rides"):
+        assert workspace.tables.read(table)["id"].to_list() == [f"p{number}" for number in range(20)]
+
+
+def killing(where: str, stage: str, when: str) -> object:
+    original = getattr(shipping if where.endswith("shipping") else indexing, stage)
+
+    def killed(*arguments: object) -> None:
+        if when == "after":
+            original(*arguments)
+        raise Killed
+
+    return killed
+
+
+def test_two_shippers_on_one_log_index_each_row_once(workspace: Workspace, log: Log) -> None:
+    one, other = Shipper(log.folder), Shipper(log.folder)
+    for number in range(10):
+        log.write(row(number))
+        (one if number % 3 else other).index(workspace)
+    assert one.index(workspace) + other.index(workspace) + one.index(workspace) <= 10
+    one.index(workspace)
+    assert counts(workspace) == (10, 0, 0)
+    log.end()
+    other.ship(workspace)
+    one.ship(workspace)
+    assert workspace.tables.read("predictions/rides").height == 10
+
+
+def test_a_torn_tail_is_dropped_and_damage_is_kept(workspace: Workspace, log: Log) -> None:
+    log.write(row(1), row(2))
+    log.end()
+    (segment,) = segments(log.folder)
+    segment.path.write_bytes(segment.path.read_bytes()[:-5])
+    log.write(row(3), row(4))
+    log.end()
+    damaged = next(each for each in segments(log.folder) if each.id != segment.id)
+    content = bytearray(damaged.path.read_bytes())
+    content[len(encoded(ENTRY)) + 12] ^= 1
+    damaged.path.write_bytes(content)
+    log.write(row(5))
+    log.end()
+    assert Shipper(log.folder).ship(workspace) == 3
+    assert sorted(workspace.tables.read("predictions/rides")["id"]) == ["p1", "p5"]
+    assert [path.read_bytes() for path in log.folder.glob("*.damaged")] == [bytes(content)]
+
+
+def test_a_column_that_changes_its_kind_gets_a_column_of_its_own(workspace: Workspace, log: Log) -> None:
+    for kind, value in (("number", 1.0), ("text", "one")):
+        entry = EntryFrame(1, "rides", 1, "m", (1,), ("primary",), ("x",), (kind,))  # type: ignore[arg-type]
+        frame = RowFrame(1, kind, AT, None, 0, [value], [1.0], 5)
+        log.writer.append(encoded(frame), rows=1, at=AT, entry=entry)
+        log.end()
+        assert Shipper(log.folder).ship(workspace) == 1
+    found = workspace.tables.read("predictions/rides").sort("id")
+    assert found.select("x", "x__text").rows() == [(1.0, None), (None, "one")]
+
+
+def test_a_table_that_cannot_be_written_keeps_its_segment_and_no_other(
+    workspace: Workspace, log: Log
+) -> None:
+    tables = Path(workspace.root / "tables")
+    (tables / "predictions").mkdir(parents=True)
+    (tables / "predictions" / "rides").write_text("in the way")
+    log.write(row(1))
+    log.end()
+    log.write(label(1))
+    log.end()
+    assert Shipper(log.folder).ship(workspace) == 1
+    assert len(list(segments(log.folder))) == 1
+    assert counts(workspace) == (1, 1, 0)
+    (tables / "predictions" / "rides").unlink()
+    assert Shipper(log.folder).ship(workspace) == 1
+    assert workspace.tables.read("predictions/rides").height == 1
+
+
+def test_ship_all_ships_what_dead_gateways_left_and_can_be_asked_again(
+    workspace: Workspace, log: Log
+) -> None:
+    ship_all(workspace)
+    log.write(row(1))
+    log.end()
+    for _ in range(2):
+        ship_all(workspace)
+        assert workspace.tables.read("predictions/rides").height == 1
+
+
+def test_one_process_ships_a_folder_at_a_time(tmp_path: Path) -> None:
+    with ShipperLock(tmp_path) as one, ShipperLock(tmp_path) as other:
+        assert one.acquire()
+        assert one.acquire()
+        assert not other.acquire()
+    with ShipperLock(tmp_path) as third:
+        assert third.acquire()
