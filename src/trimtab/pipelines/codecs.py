@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from trimtab.errors import InvalidInputError, RefusedError
+from trimtab.errors import InvalidInputError, RefusedError, TrimtabError
 
 GROUP = "trimtab.codecs"
 _BUILTIN_MODULES = "trimtab.pipelines.frames:"
@@ -268,15 +268,26 @@ def check_trusted(name: str) -> None:
 
 
 def load_object(reference: str) -> object:
-    """What "module:object" names; raises InvalidInputError if there is no such thing."""
+    """What "module:object" names.
+
+    Raises InvalidInputError if there is no such thing or its module fails to import, and what Trimtab
+    itself raises while the module is imported.
+    """
     module, _, name = reference.partition(":")
     try:
         found: object = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except TrimtabError:
+        raise
+    except AttributeError as error:
         raise InvalidInputError(
             f"'{reference}' cannot be loaded: {error}.", hint="Write it as 'module:name'."
+        ) from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise InvalidInputError(
+            f"'{reference}' cannot be loaded: {type(error).__qualname__}: {error}.",
+            hint="Write it as 'module:name', and see that the module can be imported.",
         ) from error
     return found
 
