@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trimtab import errors as errors
     from trimtab.data.contracts import Contract as Contract
+    from trimtab.data.contracts import check as check
     from trimtab.data.contracts import field as field
     from trimtab.data.window import Window as Window
     from trimtab.data.window import last as last
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trimtab.loop.triggers import OnNewData as OnNewData
     from trimtab.loop.triggers import OnPerformance as OnPerformance
     from trimtab.models import gates as gates
+    from trimtab.models.inputs import inputs as inputs
     from trimtab.models.model import Model as Model
     from trimtab.monitoring.monitors import Bias as Bias
     from trimtab.monitoring.monitors import Drift as Drift
@@ -62,10 +64,12 @@ __all__ = [
     "Shadow",
     "Window",
     "Workspace",
+    "check",
     "dataset",
     "errors",
     "field",
     "gates",
+    "inputs",
     "last",
     "log",
     "pipeline",
@@ -93,8 +97,10 @@ _HOMES = {
     "Shadow": "trimtab.loop.rollout",
     "Window": "trimtab.data.window",
     "Workspace": "trimtab.workspace",
+    "check": "trimtab.data.contracts",
     "dataset": "trimtab.pipelines.source",
     "field": "trimtab.data.contracts",
+    "inputs": "trimtab.models.inputs",
     "last": "trimtab.data.window",
     "log": "trimtab.tracking.log",
     "pipeline": "trimtab.pipelines.graph",

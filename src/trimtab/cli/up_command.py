@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ import typer
 from trimtab.cli.group import single_command
 from trimtab.cli.output import say
 from trimtab.cli.project import HERE, Project, open_workspace
+from trimtab.config import load_settings
 from trimtab.server.supervisor import Address, Supervisor
 
 app = single_command()
@@ -25,6 +28,7 @@ def up(
 ) -> None:
     """Run server, gateway, worker and controller, and restart what dies. SIGTERM or Ctrl-C ends them."""
     address = _address(project, host, port, gateway_port)
+    _apply_loop(project)
     supervisor = Supervisor(project, address, report=say)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
@@ -37,6 +41,15 @@ def _address(project: Path, host: str | None, port: int | None, gateway_port: in
     with open_workspace(project) as workspace:
         settings = workspace.settings
         return Address(host or settings.host, port or settings.port, gateway_port or settings.gateway_port)
+
+
+def _apply_loop(project: Path) -> None:
+    """Put the loop that the settings name into force, in a process of its own: it loads the user's code."""
+    if load_settings(project).loop:
+        command = [sys.executable, "-m", "trimtab.cli", "loop", "apply", "--dir", str(project)]
+        status = subprocess.run(command, check=False).returncode
+        if status:
+            raise typer.Exit(status)
 
 
 def _tell(address: Address) -> None:

@@ -153,7 +153,8 @@ def gates_from(declarations: object) -> tuple[AnyGate, ...]:
 
 def policy_of(gates: Sequence[Gate]) -> Policy:
     """The policy that the registry keeps for a governed model."""
-    return Policy(tuple(PolicyGate(gate.name, msgspec.to_builtins(gate)) for gate in gates))
+    normal = gates_from(msgspec.to_builtins(gates))  # 50 and 50.0 are one limit, and must be one policy
+    return Policy(tuple(PolicyGate(gate.name, msgspec.to_builtins(gate)) for gate in normal))
 
 
 def gates_of(policy: Policy) -> tuple[AnyGate, ...]:

@@ -1,0 +1,1 @@
+"""The HTTP API, the status page, and the supervisor of the roles."""

@@ -1,0 +1,97 @@
+"""`trimtab endpoint`: endpoints, their routes, predictions and labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimtab.cli.group import command_group
+from trimtab.cli.output import AsJson, print_fields, print_json, print_rows, say
+from trimtab.cli.project import HERE, Project, open_workspace
+from trimtab.data.row_formats import read_rows_file
+from trimtab.monitoring.outcomes import Outcomes
+from trimtab.serving.endpoints import Endpoints
+from trimtab.serving.labels import labels_from_rows, tell_labels
+
+app = command_group("Endpoints: routes, labels.")
+
+Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+
+
+@app.command("list")
+def list_endpoints(project: Project = HERE, as_json: AsJson = False) -> None:
+    """List all endpoints."""
+    with open_workspace(project) as workspace:
+        found = Endpoints(workspace).list()
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(found, ["name", "model", "generation", "created_at"], empty="There is no endpoint yet.")
+
+
+@app.command()
+def show(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
+    """Show which versions answer, and how many predictions are labelled."""
+    with open_workspace(project) as workspace:
+        endpoint = Endpoints(workspace).get(name)
+        route = Endpoints(workspace).route(name)
+        predictions, labelled, waiting = Outcomes(workspace).counts(name)
+    if as_json:
+        counts = {"recent": predictions, "labelled": labelled, "labels_waiting": waiting}
+        print_json({"endpoint": endpoint, "route": route, "predictions": counts})
+        return
+    print_fields(
+        {
+            "endpoint": name,
+            "model": endpoint.model,
+            "generation": endpoint.generation,
+            "recent predictions": f"{predictions:,}, {labelled:,} of them labelled",
+            "labels waiting": f"{waiting:,}",
+        }
+    )
+    print_rows(
+        route.arms if route else (), ["version", "role", "share", "digest"], empty="It has no route yet."
+    )
+
+
+@app.command()
+def history(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
+    """List the routes that an endpoint has had."""
+    with open_workspace(project) as workspace:
+        changes = Endpoints(workspace).history(name)
+    if as_json:
+        print_json(changes)
+        return
+    rows = [
+        {
+            "generation": change.route.generation,
+            "at": change.at,
+            "by": change.actor,
+            "versions": ", ".join(f"{arm.version} {arm.role} {arm.share:g} %" for arm in change.route.arms),
+            "reason": change.reason,
+        }
+        for change in changes
+    ]
+    print_rows(rows, ["generation", "at", "by", "versions", "reason"], empty="It has had no route yet.")
+
+
+@app.command()
+def label(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Rows with `id` and `label`, or `key`, `at` and `label`.")],
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the labels of predictions out of a file, by prediction id or by key and time."""
+    with open_workspace(project) as workspace:
+        Endpoints(workspace).get(name)
+        counts = tell_labels(workspace, labels_from_rows(name, read_rows_file(file), workspace.clock.now()))
+    if as_json:
+        print_json(counts)
+    else:
+        say(
+            f"{counts.joined:,} labels joined, {counts.pending:,} wait for their prediction, "
+            f"{counts.repeated:,} were known, {counts.revised:,} were revised."
+        )

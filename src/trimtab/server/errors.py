@@ -1,0 +1,41 @@
+"""How errors leave over HTTP: `{"error": {"code", "message", "hint"}}` with the error's own status."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from trimtab.errors import TrimtabError, UnauthorizedError
+
+
+def answer_error(status: int, code: str, message: str, hint: str = "") -> JSONResponse:
+    """The one shape that every error has."""
+    headers = {}
+    if status == UnauthorizedError.http_status:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        headers["Retry-After"] = "1"
+    content = {"error": {"code": code, "message": message, "hint": hint}}
+    return JSONResponse(content, status_code=status, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make all errors of this app leave in the one shape."""
+
+    @app.exception_handler(TrimtabError)
+    def on_trimtab_error(_: Request, error: TrimtabError) -> JSONResponse:
+        return answer_error(error.http_status, error.code, error.message, error.hint)
+
+    @app.exception_handler(RequestValidationError)
+    def on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return answer_error(422, "invalid_input", f"The request cannot be used: {place}: {first['msg']}.")
+
+    @app.exception_handler(HTTPException)
+    def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+        message = f"{request.method} {request.url.path}: {error.detail}."
+        return answer_error(error.status_code, code, message, "See /docs for what there is.")

@@ -1,0 +1,183 @@
+"""The server role: the HTTP API and a status page over the same functions that the CLI calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from granian.constants import Interfaces
+from granian.server.embed import Server
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from trimtab.errors import UnauthorizedError
+from trimtab.server import datasets, journal, loops, models, status
+from trimtab.server.errors import answer_error, install_error_handlers
+from trimtab.serving.access import Access, access_for, check_binding, token_hashes
+from trimtab.workspace import Workspace
+
+OPEN_PATHS = frozenset({"/health"})
+"""What answers without a token."""
+
+TOKEN_SECONDS = 1.0
+"""How long a revoked token may still open this port."""
+
+
+def create_app(workspace: Workspace, host: str) -> FastAPI:
+    """The application over an open workspace, for a port on `host`.
+
+    Raises RefusedError if `host` lies beyond loopback and there is no token.
+    """
+    check_binding(host, access(workspace, host))
+    app = FastAPI(title="Trimtab", version="1", lifespan=_heartbeats(workspace))
+    app.state.workspace = workspace
+    install_error_handlers(app)
+    app.add_middleware(BodyLimit, limit=workspace.settings.body_limit)
+    app.add_middleware(Guard, current=Cached(lambda: access(workspace, host), TOKEN_SECONDS))
+    for module in (status, datasets, loops, models, journal):
+        app.include_router(module.router)
+
+    @app.get("/health", tags=["status"])
+    def health() -> JSONResponse:
+        """200 once this server answers."""
+        return JSONResponse({"status": "ok"})
+
+    return app
+
+
+def run_server(project: Path, *, host: str, port: int) -> None:
+    """Serve a project's workspace until SIGTERM."""
+    with Workspace.open(project, actor="server") as workspace:
+        asyncio.run(_serve(create_app(workspace, host), host, port))
+
+
+async def _serve(app: FastAPI, host: str, port: int) -> None:
+    server = Server(app, address=host, port=port, interface=Interfaces.ASGI, log_access=False)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    serving = asyncio.create_task(server.serve())
+    waiting = asyncio.create_task(stopped.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+        return
+    server.stop()  # type: ignore[no-untyped-call]  # Granian does not annotate it
+    await serving
+
+
+def access(workspace: Workspace, host: str) -> Access:
+    """Who may use this port now."""
+    with workspace.read() as connection:
+        return access_for(workspace.settings, host, token_hashes(connection))
+
+
+class Cached:
+    """The answer of a function, asked again when it is older than `seconds`."""
+
+    def __init__(self, ask: Callable[[], Access], seconds: float) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._answer: Access | None = None
+        self._asked = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Access:
+        """The answer, at most `seconds` old."""
+        with self._lock:
+            if self._answer is None or time.monotonic() - self._asked > self._seconds:
+                self._answer = self._ask()
+                self._asked = time.monotonic()
+            return self._answer
+
+
+class Guard:
+    """Lets a request in only with a token, where this port demands one."""
+
+    def __init__(self, app: ASGIApp, current: Cached) -> None:
+        self._app = app
+        self._current = current
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            header = dict(scope["headers"]).get(b"authorization")
+            current = await asyncio.to_thread(self._current)
+            try:
+                current.check(None if header is None else header.decode("latin-1"))
+            except UnauthorizedError as error:
+                response = answer_error(error.http_status, error.code, error.message, error.hint)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a request whose body is larger than `limit` bytes, by its header or while it arrives."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 413."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the caller is gone
+            body += message.get("body", b"")
+            if len(body) > self._limit:
+                response = answer_error(
+                    413,
+                    "too_large",
+                    f"The body is larger than {self._limit:,} bytes.",
+                    "Send it in parts, or raise the setting body_limit.",
+                )
+                await response(scope, receive, send)
+                return
+            if not message.get("more_body", False):
+                break
+        told = False
+
+        async def whole() -> dict[str, object]:
+            nonlocal told
+            if told:
+                return dict(await receive())
+            told = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self._app(scope, whole, send)
+
+
+def _heartbeats(workspace: Workspace) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Reports this server as alive while it serves."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        name = f"server-{os.getpid()}"
+
+        async def beat() -> None:
+            while True:
+                await asyncio.to_thread(workspace.instances.beat, name, "server")
+                await asyncio.sleep(5)
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.to_thread(workspace.instances.leave, name)
+
+    return lifespan
