@@ -83,7 +83,7 @@ def test_a_path_that_is_taken_stays_below_any_folder_that_it_is_joined_to(path: 
         assert any(part in {"", ".", ".."} for part in path.split("/")) or "\\" in path or "\0" in path
         return
     assert taken == path
-    root = Path("/root/of/run")
+    root = Path("/folder/of/run")
     joined = Path(f"{root}/{taken}")
     assert joined.is_relative_to(root)
     assert ".." not in joined.parts

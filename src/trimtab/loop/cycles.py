@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
 
 from trimtab.errors import ConflictError, NotFoundError
 from trimtab.loop.budget import Spent
@@ -190,13 +190,13 @@ def _row(cycle: Cycle) -> dict[str, object]:
     return {field: getattr(cycle, field) for field in _FIELDS} | {"state": cycle.state.value}
 
 
-def _select(connection: Connection, *where: object, limit: int = 1000) -> list[Cycle]:
-    query = select(*_COLUMNS).where(*where).order_by(cycles_table.c.number.desc()).limit(limit)  # type: ignore[arg-type]
+def _select(connection: Connection, *where: ColumnElement[bool], limit: int = 1000) -> list[Cycle]:
+    query = select(*_COLUMNS).where(*where).order_by(cycles_table.c.number.desc()).limit(limit)
     return [_cycle(row) for row in connection.execute(query).mappings()]
 
 
-def _cycle(row: object) -> Cycle:
-    values = dict(row)  # type: ignore[call-overload]
+def _cycle(row: RowMapping) -> Cycle:
+    values = dict(row)
     return Cycle(**values | {"state": State(values["state"])})
 
 

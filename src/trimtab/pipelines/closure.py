@@ -180,7 +180,7 @@ class _Walk:
         for statement in module.effects:
             self._entries.setdefault(f"{module.name}:", []).append(self._finder.dump(statement))
             uses = self._finder.uses(statement)
-            self._pending.append(lambda uses=uses: self._follow(module, uses, "its top level"))  # type: ignore[misc]
+            self._pending.append(lambda uses=uses: self._follow(module, uses, "its top level"))  # type: ignore[misc]  # bound now
 
     def _execute(self, module: SourceModule, imported: Imported) -> None:
         name = module.absolute(imported)
@@ -211,7 +211,7 @@ class _Walk:
             if f"{module.name}:{name}" not in self._visited:  # the step itself stands there bare
                 self._entries.setdefault(f"{module.name}:{name}", []).append(self._finder.dump(definition))
                 uses = self._finder.uses(definition)
-                self._pending.append(lambda uses=uses: self._follow(module, uses, name))  # type: ignore[misc]
+                self._pending.append(lambda uses=uses: self._follow(module, uses, name))  # type: ignore[misc]  # bound now
 
     def _note_import(self, module: SourceModule, name: str, imported: Imported) -> None:
         note = f"import {module.absolute(imported)}:{imported.name or ''}"

@@ -259,11 +259,9 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
         stop()
 
     before = {}
-    try:
+    with contextlib.suppress(ValueError):  # signals belong to the main thread
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, handle)
-    except ValueError:  # signals belong to the main thread
-        pass
     try:
         yield
     finally:

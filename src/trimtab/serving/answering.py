@@ -171,7 +171,7 @@ class Answering:
             predictions = lists[arms[0]]
             assert predictions is not None
         else:
-            predictions = [lists[arm][row] for row, arm in enumerate(arms)]  # type: ignore[index]
+            predictions = [lists[arm][row] for row, arm in enumerate(arms)]  # type: ignore[index]  # filled above
         return Answer(id, predictions, [endpoint.versions[arm] for arm in arms])
 
     @staticmethod

@@ -188,5 +188,5 @@ def _route(connection: Connection, name: str, generation: int) -> Route | None:
 
 
 def _built(row: object) -> Route:
-    values = {"generation": row.generation, "model": row.model, "salt": row.salt}  # type: ignore[attr-defined]
-    return Route(arms=msgspec.convert(row.arms, tuple[Arm, ...]), **values)  # type: ignore[attr-defined]
+    values = {"generation": row.generation, "model": row.model, "salt": row.salt}  # type: ignore[attr-defined]  # a row
+    return Route(arms=msgspec.convert(row.arms, tuple[Arm, ...]), **values)  # type: ignore[attr-defined]  # a row
