@@ -26,7 +26,7 @@ def test_nothing_is_left_for_later_in_the_code() -> None:
         for line in path.read_text().splitlines()
         if unfinished.search(line)
     ]
-    assert not found
+    assert not found, "\n".join(found)
 
 
 def test_no_failure_is_swallowed() -> None:
@@ -36,7 +36,7 @@ def test_no_failure_is_swallowed() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
     ]
-    assert not swallowed
+    assert not swallowed, "\n".join(swallowed)
 
 
 def test_nothing_is_unpickled_in_processes_that_live_long() -> None:
@@ -93,7 +93,7 @@ def test_every_suppressed_finding_gives_its_reason() -> None:
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if bare.search(line)
     ]
-    assert not found
+    assert not found, "\n".join(found)
 
 
 def test_no_file_names_a_place_on_somebodys_machine() -> None:

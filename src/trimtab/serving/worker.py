@@ -82,7 +82,7 @@ class Worker:
         waiting = loop.create_task(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         await self._drain()
-        server.stop()  # type: ignore[no-untyped-call]
+        server.stop()  # type: ignore[no-untyped-call]  # granian has no types here
         await serving
         waiting.cancel()
         self._watcher.stop()
@@ -95,7 +95,7 @@ class Worker:
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
         await asyncio.sleep(QUIET_SECONDS)
         # Polled, so that requests need not tell anybody that they are done.
-        while self._state.in_flight and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while self._state.in_flight and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  (at the end, once)
             await asyncio.sleep(0.02)
 
     def _flush(self, demand: int) -> None:
@@ -128,7 +128,7 @@ class _Server(Server):
     def _init_shared_socket(self) -> None:
         self._ssp = None
         # As Granian pickles it; its stub tells less.
-        self._shd: Any = SocketHolder(self._inherited, False, BACKLOG)  # type: ignore[call-arg]
+        self._shd: Any = SocketHolder(self._inherited, False, BACKLOG)  # type: ignore[call-arg]  # granian has no types here
 
 
 def main() -> None:

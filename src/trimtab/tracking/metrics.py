@@ -89,7 +89,7 @@ def number(value: object) -> float:
     try:
         if isinstance(value, (str, bytes, bytearray)):
             raise TypeError
-        return float(value)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]  # tried out
     except (TypeError, ValueError, OverflowError):
         raise InvalidInputError(
             f"{value!r:.80} is no number.", hint="Metrics are numbers; text goes into a tag."
@@ -99,7 +99,7 @@ def number(value: object) -> float:
 def whole(step: object) -> int:
     """`step` as an int; raises InvalidInputError if it is no whole number of 64 bits."""
     try:
-        found = operator.index(step)  # type: ignore[arg-type]
+        found = operator.index(step)  # type: ignore[arg-type]  # tried out
     except TypeError:
         found = None
     if found is None or not -(2**63) <= found < 2**63:

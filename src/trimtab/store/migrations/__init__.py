@@ -52,7 +52,7 @@ def _current(database: Database) -> str | None:
 
 def _run_alembic(engine: sqlalchemy.Engine) -> None:
     from alembic import command  # noqa: PLC0415  (0.6 s; needed only when the schema changes)
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415  (the same)
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
