@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +38,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None], tell: Callable[[Progre
     with memory.watching(), Workspace.create(folder, actor=ACTOR) as workspace:
         say("the first eight months are appended, checked against the contract; the loop is applied")
         prepare(workspace, rentals)
-        supervisor = Supervisor(folder, _free_address(), report=say)
+        supervisor = Supervisor(folder, Address.unused(), report=say)
         with supervisor.running():
             say("server, gateway, worker and controller are ready; the replay begins")
             driver = Driver(workspace, supervisor, rentals)
@@ -101,11 +100,3 @@ def _verified(workspace: Workspace) -> tuple[int, bool]:
             return journal.verify(connection).entries, True
         except JournalBrokenError:
             return sum(1 for _ in journal.entries(connection)), False
-
-
-def _free_address() -> Address:
-    """Two ports of the loopback that nobody listens on now."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return Address("127.0.0.1", one.getsockname()[1], two.getsockname()[1])

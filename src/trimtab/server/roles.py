@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from trimtab.errors import TrimtabError
-from trimtab.server.supervisor import MISCONFIGURED, ROLES, follow_lifeline
+from trimtab.server.supervisor import MISCONFIGURED, ROLES
+from trimtab.serving.lifeline import follow_lifeline
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gateway-port", type=int, required=True)
     parser.add_argument("--lifeline", type=int)
     given = parser.parse_args(arguments)
-    if given.lifeline is not None:
+    if given.lifeline is not None and given.role != "gateway":  # that one becomes another program
         follow_lifeline(given.lifeline)
     try:
         _run(given)
@@ -39,7 +40,7 @@ def _run(given: argparse.Namespace) -> None:
     elif given.role == "gateway":
         from trimtab.serving.gateway import run_gateway
 
-        run_gateway(given.dir, host=given.host, port=given.gateway_port)
+        run_gateway(given.dir, host=given.host, port=given.gateway_port, lifeline=given.lifeline)
     elif given.role == "worker":
         from trimtab.server.jobs import run_worker
 

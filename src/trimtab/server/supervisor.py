@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -40,6 +40,14 @@ class Address(msgspec.Struct, frozen=True):
     host: str
     port: int
     gateway_port: int
+
+    @classmethod
+    def unused(cls) -> Address:
+        """Two ports of the loopback that nobody listens on at this moment."""
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            two.bind(("127.0.0.1", 0))
+            return cls("127.0.0.1", one.getsockname()[1], two.getsockname()[1])
 
     def url(self, role: str) -> str:
         """The base URL of the server or the gateway, as seen from this machine."""
@@ -257,14 +265,3 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
-
-
-def follow_lifeline(handle: int) -> None:
-    """End this process by SIGTERM when the supervisor's end of the pipe closes."""
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            os.read(handle, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="trimtab-lifeline", daemon=True).start()

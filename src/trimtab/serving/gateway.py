@@ -26,10 +26,15 @@ _log = logging.getLogger(__name__)
 
 
 def run_gateway(
-    project: Path, host: str | None = None, port: int | None = None, workers: int | None = None
+    project: Path,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    *,
+    lifeline: int | None = None,
 ) -> NoReturn:
     """Turn this process into the gateway of a project, which runs until SIGTERM or SIGINT and does not come
-    back; None means the settings' value.
+    back; None means the settings' value. It ends when the pipe `lifeline` is closed at its other end.
 
     Raises RefusedError for an address beyond loopback without a token, ConflictError if the port is taken.
     """
@@ -49,6 +54,7 @@ def run_gateway(
                 *("--port", str(listener.getsockname()[1])),
                 *("--socket", str(listener.fileno())),
                 *("--workers", str(settings.gateway_workers if workers is None else workers)),
+                *(() if lifeline is None else ("--lifeline", str(lifeline))),
             ],
         )
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 
 from trimtab.errors import UnavailableError
+from trimtab.serving.lifeline import follow_lifeline
 
 GRACE_SECONDS = 15.0
 TICK_SECONDS = 0.1
@@ -125,7 +126,10 @@ def main() -> None:
     parser.add_argument("--port", required=True)
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--lifeline", type=int)
     asked = parser.parse_args()
+    if asked.lifeline is not None:
+        follow_lifeline(asked.lifeline)
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
     project = ["--project", asked.project]
     address = ["--host", asked.host, "--port", asked.port, "--socket", str(asked.socket)]

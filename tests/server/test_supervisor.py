@@ -1,0 +1,129 @@
+"""`trimtab up`: four roles, restarted when they die, ended with their supervisor, alone on their folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trimtab.server.supervisor import ROLES, Address, answers
+from trimtab.workspace import Workspace
+
+PATIENCE = 60.0
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    Workspace.create(tmp_path).close()
+    return tmp_path
+
+
+class Up:
+    """A running `trimtab up`."""
+
+    def __init__(self, project: Path) -> None:
+        self.address = Address.unused()
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "trimtab.cli", "up", "--dir", str(project),
+                "--port", str(self.address.port), "--gateway-port", str(self.address.gateway_port),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+
+    def ready(self) -> bool:
+        return eventually(
+            lambda: (
+                answers(f"{self.address.url('server')}/health")
+                and answers(f"{self.address.url('gateway')}/health")
+            )
+        )
+
+    def role(self, name: str) -> psutil.Process | None:
+        marks = {"gateway": "trimtab.serving.supervision"}
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it just ended
+                if marks.get(name, name) in child.cmdline():
+                    return child
+        return None
+
+
+@pytest.fixture
+def up(project: Path) -> Iterator[Up]:
+    running = Up(project)
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+        running.process.wait(PATIENCE)
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+
+
+def test_all_roles_come_up_and_sigterm_ends_them_cleanly(up: Up) -> None:
+    assert up.ready()
+    below = psutil.Process(up.process.pid).children(recursive=True)
+    assert all(up.role(name) is not None for name in ROLES)
+    up.process.terminate()
+    assert up.process.wait(PATIENCE) == 0
+    assert eventually(lambda: not any(process.is_running() for process in below))
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_role_that_is_killed_comes_back(up: Up, name: str) -> None:
+    assert up.ready()
+    assert eventually(lambda: up.role(name) is not None)
+    killed = up.role(name)
+    assert killed is not None
+    os.kill(killed.pid, signal.SIGKILL)
+    assert eventually(lambda: (found := up.role(name)) is not None and found.pid != killed.pid)
+    assert up.ready()
+
+
+def test_the_roles_end_when_the_supervisor_is_killed(up: Up) -> None:
+    assert up.ready()
+    below = psutil.Process(up.process.pid).children(recursive=True)
+    assert len(below) >= len(ROLES)
+    up.process.kill()
+    assert eventually(lambda: not any(process.is_running() for process in below))
+
+
+def test_a_second_supervisor_on_one_folder_is_refused(up: Up, project: Path) -> None:
+    assert up.ready()
+    second = Up(project)
+    output, _ = second.process.communicate(timeout=PATIENCE)
+    assert second.process.returncode == 4
+    assert f"already running on this folder (process {up.process.pid})" in output
+    assert "Traceback" not in output
+    assert up.process.poll() is None
+
+
+def test_an_address_beyond_loopback_is_refused_without_a_token(project: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "trimtab.cli", "up", "--dir", str(project), "--host", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert refused.returncode == 4
+    assert "token" in refused.stderr
+    assert "Traceback" not in refused.stderr
