@@ -245,7 +245,7 @@ def test_what_runs_code_is_read_in_step_processes_only(tmp_path: Path) -> None:
 
 def test_what_cannot_be_pickled_says_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="generator cannot be passed on"):
-        pack((x for x in ()), tmp_path)
+        pack((x for x in range(3)), tmp_path)
     with pytest.raises(InvalidInputError, match="Python objects"):
         pack(np.array([object()]), tmp_path)
 

@@ -7,6 +7,7 @@ a comparison alone can favour a challenger that errs where the champion happens 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
@@ -133,9 +134,9 @@ class Canary(Judged, frozen=True, kw_only=True, tag="canary"):
     test finds the challenger inferior; 100 and promotion need it to be found superior or non-inferior.
     """
 
-    steps: tuple[float, ...] = (5, 25, 100)
+    steps: Sequence[float] = (5, 25, 100)
     shadow: str = "2d"
-    dwell: str | tuple[str, ...] = "2d"
+    dwell: str | Sequence[str] = "2d"
 
     def __post_init__(self) -> None:
         _settle(self)
