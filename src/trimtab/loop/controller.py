@@ -6,6 +6,7 @@ lease's fencing token, so a controller that was asleep while another took over c
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from trimtab.loop.lockstep import lagging_shippers, settled
 from trimtab.loop.pilot import Pilot
 from trimtab.loop.records import Applied, LoopRecord, all_loops, get_applied
 from trimtab.loop.watcher import Watcher
+from trimtab.monitoring.webhook import Webhook
 from trimtab.store.database import Transaction
 from trimtab.store.leases import Lease, check_fence
 from trimtab.store.replay import StoreClock
@@ -32,6 +34,7 @@ LEASE = "controller"
 LEASE_SECONDS = 6.0
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 3.0
+WEBHOOK_SECONDS = 1.0
 REPLAY_POLL_SECONDS = 0.003
 BUSY_POLL_SECONDS = 0.01
 FIRST_PENALTY, LONGEST_PENALTY = 1.0, 60.0
@@ -179,12 +182,32 @@ class ControllerRole:
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile until `stopping` is set, then let go of the lease."""
+        if self._workspace.settings.webhook is not None:
+            threading.Thread(
+                target=self._deliver, args=(stopping,), name="trimtab-webhook", daemon=True
+            ).start()
         try:
             while not stopping.is_set():
-                stopping.wait(self._turn())
+                try:
+                    pause = self._turn()
+                except UnavailableError as error:
+                    _log.warning("reconciling waits: %s", error)
+                    pause = POLL_SECONDS
+                stopping.wait(pause)
         finally:
-            self.controller.close()
-            self._workspace.instances.leave(self._id)
+            with contextlib.suppress(UnavailableError):  # then both run out by themselves
+                self.controller.close()
+                self._workspace.instances.leave(self._id)
+
+    def _deliver(self, stopping: threading.Event) -> None:
+        """Post alerts beside the reconciling, which must not wait for somebody's slow server."""
+        webhook = Webhook(self._workspace)
+        while not stopping.wait(WEBHOOK_SECONDS):
+            try:
+                if self.controller.leads:
+                    webhook.deliver()
+            except UnavailableError as error:
+                _log.warning("alerts wait: %s", error)
 
     def _turn(self) -> float:
         """Do what can be done now; answers how many seconds to wait before the next turn."""
@@ -198,9 +221,11 @@ class ControllerRole:
             return REPLAY_POLL_SECONDS
         if lagging_shippers(self._workspace, replay.generation):
             return REPLAY_POLL_SECONDS
+        # Asked before the pass: what a job has finished by now, the pass sees.
+        quiet = settled(self._workspace)
         if self.controller.reconcile():
             return 0.0
-        if not self.controller.leads or self.controller.failures or not settled(self._workspace):
+        if not quiet or not self.controller.leads or self.controller.failures:
             self._beat_if_due()
             return BUSY_POLL_SECONDS
         self._next_due = self.controller.next_due()
@@ -217,12 +242,13 @@ class ControllerRole:
             self._beat()
 
     def _beat(self) -> None:
+        failures = dict(self.controller.failures)
         self._workspace.instances.beat(
             self._id,
             "controller",
             acknowledged=self._acknowledged,
             next_due=self._next_due,
-            detail={"leads": self.controller.leads, "failures": self.controller.failures},
+            detail={"leads": self.controller.leads, "failures": failures},
         )
         self._beaten = time.monotonic()
 
@@ -232,5 +258,6 @@ def run_controller(project: Path) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    logging.basicConfig(format="%(asctime)s controller %(levelname)s %(message)s", level=logging.WARNING)
     with Workspace.open(project, actor="controller") as workspace:
         ControllerRole(workspace).run(stopping)

@@ -1,4 +1,4 @@
-"""When the sources of a loop's datasets are to be looked at next."""
+"""What a loop's datasets bring: when their sources are looked at next, and up to when they reach."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from trimtab.data.schema import dataset_sources_table
+from trimtab.data.window import Window
 
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
+
+
+def data_time(now: datetime, newest: datetime | None, holdout: Window) -> datetime:
+    """The event time that a cycle counts its windows back from: now, but for data that ended before the
+    hold-out would begin (`newest` is its last row's time), the end of the data."""
+    if newest is None or newest >= holdout.bounds(now)[0]:
+        return now
+    return newest + timedelta(microseconds=1)
 
 
 class Due(msgspec.Struct, frozen=True):

@@ -18,10 +18,11 @@ def gateway_generations(workspace: Workspace, endpoint: str) -> dict[str, int]:
 
 
 def lagging_shippers(workspace: Workspace, generation: int) -> list[str]:
-    """The live log shippers that have not acknowledged this generation of the replay."""
-    return [
-        shipper.id for shipper in workspace.instances.live("shipper") if shipper.acknowledged < generation
-    ]
+    """Who has not acknowledged this generation of the replay: live log shippers, and gateways of which no
+    shipper is heard."""
+    shippers = workspace.instances.live("shipper")
+    behind = [shipper.id for shipper in shippers if shipper.acknowledged < generation]
+    return behind if shippers else [gateway.id for gateway in workspace.instances.live("gateway")]
 
 
 def lagging_gateways(workspace: Workspace, connection: Connection) -> list[str]:
@@ -35,6 +36,14 @@ def lagging_gateways(workspace: Workspace, connection: Connection) -> list[str]:
             for endpoint, route in routes.items()
         )
     ]
+
+
+def failing_loops(workspace: Workspace) -> dict[str, str]:
+    """The loops that the live controllers cannot move on, and why."""
+    found: dict[str, str] = {}
+    for controller in workspace.instances.live("controller"):
+        found |= controller.detail.get("failures", {})
+    return found
 
 
 def settled(workspace: Workspace) -> bool:

@@ -110,12 +110,17 @@ class Loops:
     def _check_surroundings(self, connection: Connection, declared: Declaration) -> None:
         for name in declared.datasets:
             try:
-                find_dataset(connection, name)
+                dataset = find_dataset(connection, name)
             except NotFoundError as error:
                 raise NotFoundError(
                     f"The loop '{declared.name}' reads the dataset '{name}', which is not there.",
                     hint=f"{error.hint} Make it with: trimtab data create {name}",
                 ) from None
+            if name == declared.dataset and dataset.time is None:
+                raise InvalidInputError(
+                    f"The dataset '{name}' has no time column, so no last days of it can be held out.",
+                    hint="Create it with a time column: trimtab data create NAME --time COLUMN",
+                )
         for other in all_loops(connection):
             if other.name == declared.name:
                 continue

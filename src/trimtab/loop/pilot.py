@@ -19,7 +19,7 @@ from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.cycles import amend_cycle, move_cycle
 from trimtab.loop.declaration import Declaration
 from trimtab.loop.findings import tell
-from trimtab.loop.intake import due_looks
+from trimtab.loop.intake import data_time, due_looks
 from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.lockstep import gateway_generations
 from trimtab.loop.machine import Facts, Gated, JobFacts, Move, Trained, next_step
@@ -231,6 +231,7 @@ class Pilot:
         declared = turn.applied.declaration
         pins = {name: find_version(tx.connection, name) for name in declared.datasets}
         versions = {name: version.number for name, version in pins.items()}
+        as_of = data_time(tx.at, pins[declared.dataset].time_max, declared.holdout)
         request = TrainOrder(
             loop=turn.loop.name,
             cycle=turn.cycle.id,
@@ -239,10 +240,10 @@ class Pilot:
             params={**declared.params, **turn.cycle.params},
             dataset=declared.dataset,
             datasets=versions,
-            as_of=declared.holdout.bounds(tx.at)[0],
+            as_of=declared.holdout.bounds(as_of)[0],
         )
         order(tx, request, key=_key(turn.cycle, "train"))
-        return {"datasets": versions, "rows": pins[declared.dataset].rows, "as_of": tx.at}
+        return {"datasets": versions, "rows": pins[declared.dataset].rows, "as_of": as_of}
 
     def _order_gates(self, tx: Transaction, turn: Turn) -> dict[str, object]:
         declared, cycle, trained = turn.applied.declaration, turn.cycle, turn.trained

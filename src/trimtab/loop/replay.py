@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from trimtab.errors import UnavailableError
 from trimtab.loop.job_queue import unfinished_jobs
-from trimtab.loop.lockstep import lagging_gateways, lagging_shippers
+from trimtab.loop.lockstep import failing_loops, lagging_gateways, lagging_shippers
 from trimtab.store.replay import advance_replay, end_replay, start_replay
 from trimtab.store.schema import instances_table
 from trimtab.workspace import Workspace
@@ -83,6 +83,8 @@ class Replay:
             return f"the log shipper of {', '.join(behind)} has not acknowledged it"
         if not self._workspace.instances.live("controller"):
             return "no controller runs"
+        if failing := failing_loops(self._workspace):
+            return "; ".join(f"the loop '{loop}' cannot be moved on: {why}" for loop, why in failing.items())
         with self._workspace.read() as connection:
             if jobs := unfinished_jobs(connection):
                 worker = "" if self._workspace.instances.live("worker") else ", and no worker runs"
