@@ -24,6 +24,9 @@ from trimtab.pipelines.channel import Assignment, FrameReader, framed
 
 _REQUEST = struct.Struct("!cI")
 _ANSWER = struct.Struct("!cqq")
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+"""mlflow starts a thread to report its use where this is not set, and a process with threads cannot fork."""
+
 _COMMAND = "import sys; from trimtab.pipelines.zygote import main; main(sys.argv[1:])"
 
 
@@ -98,6 +101,7 @@ class Pool:
                 [sys.executable, "-P", "-c", _COMMAND, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **_QUIET},
                 start_new_session=True,
             )
         pool = cls(ours, process)

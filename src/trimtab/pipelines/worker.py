@@ -38,6 +38,10 @@ PRELOAD = (
     "numpy",
     "polars",
     "lightgbm",
+    "mlflow.models.model",
+    "mlflow.types.schema",
+    "sqlite3",
+    "sqlalchemy.dialects.sqlite.pysqlite",
     "trimtab.workspace",
     "trimtab.store.tables",
     "trimtab.data.datasets",
@@ -50,7 +54,7 @@ PRELOAD = (
 _log = logging.getLogger(__name__)
 
 _ENTRY = "trimtab.pipelines.worker:run_job"
-_POLL_SECONDS = 0.3
+_POLL_SECONDS = 0.1
 _REPLAY_POLL_SECONDS = 0.01
 _GRACE_SECONDS = 5.0
 _LOG_TAIL = 4000
