@@ -197,7 +197,6 @@ def _loop_source(rows: pl.DataFrame, table: Table) -> str:
     return f'''"""Learns `{target}` from the other columns of the dataset `{table.name}`. Yours to change."""
 
 {first_line}import lightgbm as lgb
-import numpy as np
 import polars as pl
 
 import trimtab as tt
@@ -223,15 +222,16 @@ def prepare(rows: pl.DataFrame) -> pl.DataFrame:
 def train(rows: pl.DataFrame) -> tt.Model:
     """Gradient-boosted trees."""
     inputs = tt.inputs(rows, INPUTS, nullable=True)
+    labels = rows["{target}"].cast(pl.Float64).to_numpy()
     data = lgb.Dataset(
         inputs.matrix(rows),
-        rows["{target}"].cast(pl.Float64).to_numpy(),
+        labels,
         feature_name=inputs.names,
         categorical_feature=inputs.categorical,
     )
     parameters = {{"objective": "{objective}", "learning_rate": 0.05, "num_leaves": 15, "verbose": -1}}
     booster = lgb.train(parameters, data, num_boost_round=200)
-    tt.log(rows=rows.height, mean_target=float(np.mean(rows["{target}"].cast(pl.Float64))))
+    tt.log(rows=rows.height, mean_target=labels.mean())
     return tt.Model.lightgbm(booster, inputs, target="{target}")
 
 
