@@ -89,7 +89,7 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, dict):
         return same(list(left), list(right)) and same(list(left.values()), list(right.values()))
     if isinstance(left, set | frozenset):
-        return repr(sorted(map(repr, left))) == repr(sorted(map(repr, right)))
+        return len(left) == len(right) and all(any(same(one, other) for other in right) for one in left)
     return bool(left == right)
 
 
