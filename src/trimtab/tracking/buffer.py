@@ -138,13 +138,15 @@ class MetricBuffer:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _write(self) -> None:
-        """Write what was taken, in the order in which it was; raises UnavailableError, keeps what else
-        goes wrong for `_raise_failure`."""
+        """Write what was taken until now, in the order in which it was; raises UnavailableError, keeps
+        what else goes wrong for `_raise_failure`."""
         with self._writing:
-            while self._failure is None and (self._batch or self._entries):
+            waiting = len(self._entries)  # what comes later gathers for the next time
+            while self._failure is None and (self._batch or waiting > 0):
                 if not self._batch:
                     self._batch = self._drain()
                     self._sequence += 1
+                    waiting -= LIMIT
                 try:
                     self._writer.write(self.run_id, self._batch, self._sequence, actor=self._actor)
                 except UnavailableError:
