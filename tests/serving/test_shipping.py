@@ -46,6 +46,13 @@ class Log:
         self.writer.sync()
 
 
+def shipped(log: Log, workspace: Workspace) -> int:
+    """Index and ship all that can be, by a shipper that has just started; answers how many segments."""
+    shipper = Shipper(log.folder)
+    shipper.index(workspace)
+    return shipper.ship(workspace)
+
+
 @pytest.fixture
 def log(workspace: Workspace) -> Log:
     return Log(workspace)
@@ -74,7 +81,7 @@ def test_rows_are_in_the_index_while_their_segment_is_still_written_to(
 def test_an_ended_segment_goes_to_the_tables_and_its_file_goes_away(workspace: Workspace, log: Log) -> None:
     log.write(row(1, key="k"), label(1), label(2, "late"))
     log.end()
-    assert Shipper(log.folder).ship(workspace) == 1
+    assert shipped(log, workspace) == 1
     assert list(segments(log.folder)) == []
     (found,) = workspace.tables.read("predictions/rides").to_dicts()
     assert found == {
@@ -117,7 +124,7 @@ def test_rows_of_one_request_are_rows_of_the_log(workspace: Workspace, log: Log)
     )
     log.write(request)
     log.end()
-    Shipper(log.folder).ship(workspace)
+    shipped(log, workspace)
     found = workspace.tables.read("predictions/rides")
     assert found.select("id", "key", "version", "role", "prediction", "x", "season", "feature_id").rows() == [
         ("r.0", "a", 7, "primary", 1.0, 1.0, None, 5),
@@ -163,8 +170,8 @@ def test_a_kill_at_any_step_neither_loses_nor_doubles(
     with monkeypatch.context() as patched:
         patched.setattr(f"{where}.{stage}", killing(where, stage, when))
         with pytest.raises(Killed):
-            Shipper(log.folder).ship(workspace)
-    assert Shipper(log.folder).ship(workspace) == 1
+            shipped(log, workspace)
+    assert shipped(log, workspace) == 1
     assert counts(workspace) == (20, 20, 0)
     live = LiveProfiles(workspace)
     profile = live.read("rides", DAY, DAY + timedelta(days=1), version=7)
@@ -186,6 +193,15 @@ def killing(where: str, stage: str, when: str) -> object:
     return killed
 
 
+def test_a_segment_is_shipped_only_once_it_is_indexed(workspace: Workspace, log: Log) -> None:
+    log.write(row(1))
+    log.end()
+    shipper = Shipper(log.folder)
+    assert shipper.ship(workspace) == 0
+    shipper.index(workspace)
+    assert shipper.ship(workspace) == 1
+
+
 def test_two_shippers_on_one_log_index_each_row_once(workspace: Workspace, log: Log) -> None:
     one, other = Shipper(log.folder), Shipper(log.folder)
     for number in range(10):
@@ -195,8 +211,9 @@ def test_two_shippers_on_one_log_index_each_row_once(workspace: Workspace, log: 
     one.index(workspace)
     assert counts(workspace) == (10, 0, 0)
     log.end()
-    other.ship(workspace)
-    one.ship(workspace)
+    for shipper in (other, one, other):
+        shipper.index(workspace)
+        shipper.ship(workspace)
     assert workspace.tables.read("predictions/rides").height == 10
 
 
@@ -213,7 +230,7 @@ def test_a_torn_tail_is_dropped_and_damage_is_kept(workspace: Workspace, log: Lo
     damaged.path.write_bytes(content)
     log.write(row(5))
     log.end()
-    assert Shipper(log.folder).ship(workspace) == 3
+    assert shipped(log, workspace) == 3
     assert sorted(workspace.tables.read("predictions/rides")["id"]) == ["p1", "p5"]
     assert [path.read_bytes() for path in log.folder.glob("*.damaged")] == [bytes(content)]
 
@@ -224,7 +241,7 @@ def test_a_column_that_changes_its_kind_gets_a_column_of_its_own(workspace: Work
         frame = RowFrame(1, kind, AT, None, 0, [value], [1.0], 5)
         log.writer.append(encoded(frame), rows=1, at=AT, entry=entry)
         log.end()
-        assert Shipper(log.folder).ship(workspace) == 1
+        assert shipped(log, workspace) == 1
     found = workspace.tables.read("predictions/rides").sort("id")
     assert found.select("x", "x__text").rows() == [(1.0, None), (None, "one")]
 
@@ -239,11 +256,11 @@ def test_a_table_that_cannot_be_written_keeps_its_segment_and_no_other(
     log.end()
     log.write(label(1))
     log.end()
-    assert Shipper(log.folder).ship(workspace) == 1
+    assert shipped(log, workspace) == 1
     assert len(list(segments(log.folder))) == 1
     assert counts(workspace) == (1, 1, 0)
     (tables / "predictions" / "rides").unlink()
-    assert Shipper(log.folder).ship(workspace) == 1
+    assert shipped(log, workspace) == 1
     assert workspace.tables.read("predictions/rides").height == 1
 
 

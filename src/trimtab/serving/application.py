@@ -24,6 +24,7 @@ DRAINED_BYTES = 64 * 2**20
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
+_EVENT_TIME = EVENT_TIME.lower()
 _HEALTH = {"/health", "/v2/health/live", "/v2/health/ready"}
 
 
@@ -112,7 +113,10 @@ class Gateway:
         headers = scope.headers
         if view.access.required:
             view.access.check(headers.get("authorization"))
-        at = event_time(headers.get(EVENT_TIME.lower()), view)
+        given = headers.get(_EVENT_TIME)
+        if given is not None and view.replay_at is None:
+            view = await self._state.fresh_view()  # the replay may have begun this very moment
+        at = event_time(given, view)
         body = await self._body(headers, channel) if scope.method == "POST" else b""
         if view.ids is None:
             raise UnavailableError("This gateway is starting and does not know its routes yet.")

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from trimtab.config import STATE_FOLDER, Settings, load_settings
-from trimtab.errors import ConflictError, TrimtabError, UnavailableError
+from trimtab.config import FILE_NAME, STATE_FOLDER, Settings, load_settings
+from trimtab.errors import ConflictError, NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving.access import access_for, check_binding, is_loopback, token_hashes
 from trimtab.serving.last_known import read_last_known
 from trimtab.serving.segments import FOLDER
@@ -36,8 +36,14 @@ def run_gateway(
     """Turn this process into the gateway of a project, which runs until SIGTERM or SIGINT and does not come
     back; None means the settings' value. It ends when the pipe `lifeline` is closed at its other end.
 
-    Raises RefusedError for an address beyond loopback without a token, ConflictError if the port is taken.
+    Raises NotFoundError if there is no project, RefusedError for an address beyond loopback without a token,
+    ConflictError if the port is taken.
     """
+    if not (project / FILE_NAME).exists():
+        raise NotFoundError(
+            f"There is no Trimtab project in {project} (no {FILE_NAME}).",
+            hint="Make one with `trimtab init`.",
+        )
     settings = load_settings(project)
     host = settings.host if host is None else host
     port = settings.gateway_port if port is None else port

@@ -13,9 +13,10 @@ import signal
 import socket
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from trimtab.config import STATE_FOLDER, load_settings
 from trimtab.errors import TrimtabError, UnavailableError
@@ -24,13 +25,16 @@ from trimtab.serving.segments import FOLDER
 from trimtab.serving.shipper_lock import ShipperLock
 from trimtab.serving.shipping import Shipper
 from trimtab.serving.store_link import StoreLink
+from trimtab.store.database import Transaction
 from trimtab.store.replay import read_replay
+from trimtab.store.schema import instances_table as role_instances
 from trimtab.workspace import Workspace
 
 POLL_SECONDS = 0.5
 REPLAY_POLL_SECONDS = 0.003
 BEAT_SECONDS = 4.0
 SHIP_PAUSE_SECONDS = 1.0
+GRACE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +54,13 @@ class ShipperProcess:
         self._replaying = False
         self._beaten: tuple[float, object] = (0.0, None)
         self._indexed_at = 0.0
-        self._shipped_at = 0.0
+        self._workspace: Workspace | None = None
+        self._wanted = threading.Event()
 
     def stop(self) -> None:
         """Let `run` end after what it is doing, and one last look at the log."""
         self._stop.set()
+        self._wanted.set()
 
     def run(self) -> None:
         """Index and ship until `stop`."""
@@ -62,9 +68,12 @@ class ShipperProcess:
             while not lock.acquire():
                 if self._stop.wait(POLL_SECONDS):
                     return
+            shipping = threading.Thread(target=self._ship, name="shipping", daemon=True)
+            shipping.start()
             while not self._stop.is_set():
                 try:
-                    self._step(self._link.workspace())
+                    self._workspace = self._link.workspace()
+                    self._step(self._workspace)
                 except UnavailableError as error:
                     _log.warning("shipping waits: %s", error)
                     self._stop.wait(POLL_SECONDS)
@@ -72,7 +81,20 @@ class ShipperProcess:
                     _log.exception("shipping failed and is tried again")
                     self._stop.wait(POLL_SECONDS)
                 self._stop.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
+            shipping.join(GRACE_SECONDS)
             self._finish()
+
+    def _ship(self) -> None:
+        """Ship what has ended, in a thread of its own."""
+        while not self._stop.is_set():
+            workspace = self._workspace
+            if workspace is not None:
+                try:
+                    self._shipper.ship(workspace)
+                except Exception:  # noqa: BLE001  (as in `run`)
+                    _log.exception("shipping failed and is tried again")
+            self._wanted.wait(SHIP_PAUSE_SECONDS)
+            self._wanted.clear()
 
     def _step(self, workspace: Workspace) -> None:
         # The generation is read before the folder: what a driver had answered before it moved time on is on
@@ -83,21 +105,28 @@ class ShipperProcess:
         generation = 0 if replay is None else replay.generation
         self._replaying = replay is not None and not replay.ended
         now = time.monotonic()
-        if generation != self._acknowledged or now - self._indexed_at >= POLL_SECONDS:
+        if generation != self._acknowledged:
+            self._shipper.index(workspace, also=lambda tx: self._acknowledge(tx, generation))
+            self._acknowledged, self._indexed_at = generation, time.monotonic()
+        elif now - self._indexed_at >= POLL_SECONDS or flush > self._flushed:
             self._shipper.index(workspace)
             self._indexed_at = time.monotonic()
-        if generation == self._acknowledged and now - self._shipped_at >= SHIP_PAUSE_SECONDS:
-            self._shipper.ship(workspace)
-            self._shipped_at = time.monotonic()
         if flush > self._flushed:
-            self._shipper.ship(workspace)
+            self._wanted.set()
             if not self._shipper.unshipped(flush):
                 self._flushed = flush
-        self._acknowledged = generation
         self._beat(workspace)
 
+    def _acknowledge(self, tx: Transaction, generation: int) -> None:
+        """Tell that all is indexed that belongs before this generation, if the others know us yet."""
+        tx.execute(
+            update(role_instances)
+            .where(role_instances.c.id == self._id)
+            .values(acknowledged=generation, heartbeat_at=datetime.now(UTC))
+        )
+
     def _beat(self, workspace: Workspace) -> None:
-        said = (self._acknowledged, self._flushed)
+        said = self._flushed
         at, before = self._beaten
         if said == before and time.monotonic() - at < BEAT_SECONDS:
             return

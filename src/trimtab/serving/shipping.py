@@ -11,8 +11,10 @@ import logging
 import socket
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from sqlalchemy import select, update
@@ -33,14 +35,19 @@ from trimtab.serving.schema import log_segments_table as log_segments
 from trimtab.serving.segments import FOLDER, Segment, remove_drafts, segments
 from trimtab.serving.shipper_lock import ShipperLock
 from trimtab.store.database import Transaction
-from trimtab.store.tables import Tables
 from trimtab.workspace import Workspace
+
+if TYPE_CHECKING:
+    from trimtab.store.tables import Tables
 
 MOST_ROWS = 20_000
 """Rows after which an indexing transaction takes no further segment."""
 
+TRIES = 4
 COMPACT_EVERY = 32
 """Appends to a table after which its small files are joined."""
+
+Write = Callable[[Transaction], None]
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +61,10 @@ class _Reading:
 
 
 class Shipper:
-    """Indexes and ships the segments of one folder. One at a time: hold the folder's `ShipperLock`."""
+    """Indexes and ships the segments of one folder. One at a time: hold the folder's `ShipperLock`.
+
+    `index` and `ship` may run in two threads, so that what is slow keeps nobody waiting.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,12 +72,48 @@ class Shipper:
         self._readings: dict[str, _Reading] = {}
         self._left_alone: dict[str, float] = {}
 
-    def index(self, workspace: Workspace) -> int:
-        """Index all whole frames that stand in the folder now; answers how many rows and labels."""
+    def index(self, workspace: Workspace, *, also: Write | None = None) -> int:
+        """Index all whole frames that stand in the folder now; answers how many rows and labels.
+
+        `also` is done in the last transaction, when all of them are in.
+        """
+        for _ in range(TRIES - 1):
+            try:
+                return self._index(workspace, also)
+            except OffsetMovedError:  # another shipper took over in between: look again from where it stopped
+                self._readings.clear()
+        return self._index(workspace, also)
+
+    def ship(self, workspace: Workspace) -> int:
+        """Ship all segments that are indexed to their end and that nobody writes to any more; answers how
+        many."""
+        remove_drafts(self._folder)
+        shipped = 0
+        for segment in segments(self._folder):
+            if time.monotonic() < self._left_alone.get(segment.id, 0.0) or not segment.orphaned():
+                continue
+            try:
+                shipped += self._ship(workspace, segment)
+            except Exception as error:  # noqa: BLE001  (one segment must not keep the others waiting)
+                expected = isinstance(error, TrimtabError)
+                _log.error("%s cannot be shipped now: %s", segment.path, error, exc_info=not expected)
+                self._left_alone[segment.id] = time.monotonic() + 5.0
+            else:
+                self._left_alone.pop(segment.id, None)
+        return shipped
+
+    def unshipped(self, before_flush: int) -> bool:
+        """Whether a segment with something in it stands that was begun before a demand to ship all."""
+        return any(segment.flush < before_flush and segment.size() for segment in segments(self._folder))
+
+    def _index(self, workspace: Workspace, also: Write | None) -> int:
         indexed = 0
         pieces: list[Piece] = []
         pending = 0
-        for segment in segments(self._folder):
+        found = list(segments(self._folder))
+        for gone in self._readings.keys() - {segment.id for segment in found}:
+            del self._readings[gone]
+        for segment in found:
             piece = self._read(workspace, segment)
             if piece is not None:
                 pieces.append(piece)
@@ -75,29 +121,7 @@ class Shipper:
             if pending >= MOST_ROWS:
                 indexed += self._commit(workspace, pieces)
                 pieces, pending = [], 0
-        return indexed + self._commit(workspace, pieces)
-
-    def ship(self, workspace: Workspace) -> int:
-        """Ship all segments that nobody writes to any more; answers how many."""
-        remove_drafts(self._folder)
-        shipped = 0
-        for segment in segments(self._folder):
-            if time.monotonic() < self._left_alone.get(segment.id, 0.0) or not segment.orphaned():
-                continue
-            try:
-                self._ship(workspace, segment)
-            except TrimtabError as error:
-                # One that cannot be shipped now must not keep the others waiting.
-                _log.error("the segment %s cannot be shipped now: %s", segment.id, error)
-                self._left_alone[segment.id] = time.monotonic() + 5.0
-            else:
-                shipped += 1
-                self._left_alone.pop(segment.id, None)
-        return shipped
-
-    def unshipped(self, before_flush: int) -> bool:
-        """Whether a segment with something in it stands that was begun before a demand to ship all."""
-        return any(segment.flush < before_flush and segment.size() for segment in segments(self._folder))
+        return indexed + self._commit(workspace, pieces, also)
 
     def _read(self, workspace: Workspace, segment: Segment) -> Piece | None:
         reading = self._readings.get(segment.id)
@@ -106,7 +130,10 @@ class Shipper:
             self._readings[segment.id] = reading
         if segment.size() <= reading.offset:
             return None
-        found = segment.read(reading.offset)
+        try:
+            found = segment.read(reading.offset)
+        except FileNotFoundError:  # shipped meanwhile
+            return None
         if found.end == reading.offset:
             return None
         return Piece(
@@ -127,29 +154,28 @@ class Shipper:
             reading.unfolding.learn(segment.read().frames)
         return reading
 
-    def _commit(self, workspace: Workspace, pieces: list[Piece]) -> int:
-        if not pieces:
+    def _commit(self, workspace: Workspace, pieces: list[Piece], also: Write | None = None) -> int:
+        if not pieces and also is None:
             return 0
         batch = Batch(pieces)
-        try:
-            workspace.write(batch.index)
-        except OffsetMovedError:
-            for piece in pieces:
-                del self._readings[piece.segment]
-            return 0
+
+        def work(tx: Transaction) -> None:
+            batch.index(tx)
+            if also is not None:
+                also(tx)
+
+        workspace.write(work)
         for piece in pieces:
             self._readings[piece.segment].offset = piece.end
         return batch.size
 
-    def _ship(self, workspace: Workspace, segment: Segment) -> None:
-        """Index what is left of a segment, bring it to its tables, and delete it."""
-        piece = self._read(workspace, segment)
-        if piece is not None:
-            self._commit(workspace, [piece])
-            if self._readings[segment.id].offset != piece.end:
-                return
+    def _ship(self, workspace: Workspace, segment: Segment) -> bool:
+        """Bring a segment to its tables and delete it; False if its index does not reach its end yet."""
         if not self._shipped(workspace, segment):
             found = segment.read()
+            reading = self._readings.get(segment.id)
+            if found.end and (reading is None or reading.offset < found.end):
+                return False
             rows = Unfolding().rows(found.frames)
             _append_predictions(workspace.tables, segment, rows.predictions)
             _append_feedback(workspace.tables, segment, rows.labels)
@@ -160,7 +186,7 @@ class Shipper:
                 _log.error("%s is damaged behind byte %s and is kept", kept, found.end)
             workspace.write(lambda tx: _mark_shipped(tx, segment))
         segment.path.unlink(missing_ok=True)
-        self._readings.pop(segment.id, None)
+        return True
 
     @staticmethod
     def _shipped(workspace: Workspace, segment: Segment) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+
 import msgspec
 
 from trimtab.serving.access import Access
 from trimtab.serving.loaded_endpoints import EMPTY, EndpointTable
 from trimtab.serving.prediction_ids import PredictionIds
+
+LOOK_SECONDS = 2.0
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,9 +32,24 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State:
-    """Holds the present view. Readers take `view` once for each request; only the watcher replaces it."""
+    """Holds the present view. Readers take `view` once for each request; only the watcher replaces it.
+
+    `wanted` asks the watcher to look at the store at once; `looked_at` is when its last look began
+    (`time.monotonic()`).
+    """
 
     def __init__(self, view: View) -> None:
         self.view = view
         self.draining = False
         self.in_flight = 0
+        self.wanted = threading.Event()
+        self.looked_at = 0.0
+
+    async def fresh_view(self) -> View:
+        """The view as of a look at the store that began after this call, if the store answers soon."""
+        called = time.monotonic()
+        self.wanted.set()
+        # Polled, since the watcher is a thread of its own.
+        while self.looked_at < called and time.monotonic() - called < LOOK_SECONDS:  # noqa: ASYNC110  (polled: see above)
+            await asyncio.sleep(0.005)
+        return self.view

@@ -77,6 +77,7 @@ class Watcher:
     def stop(self) -> None:
         """End, and report this worker as gone if the store can be reached."""
         self._stop.set()
+        self._state.wanted.set()
         self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
@@ -85,7 +86,8 @@ class Watcher:
                 self._follow(self._link.workspace())
             except Exception as error:  # noqa: BLE001  (whatever the store does, requests go on)
                 self._trouble(error)
-            self._stop.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
+            self._state.wanted.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
+            self._state.wanted.clear()
         try:
             self._link.workspace().instances.leave(self._id)
         except TrimtabError as error:
@@ -94,10 +96,11 @@ class Watcher:
 
     def _impatient(self) -> None:
         if not self._stop.wait(PATIENCE_SECONDS) and not self._state.view.ready:
-            self._serve_last_known()
+            self._serve_last_known("The metadata store has not answered since the start.")
 
     def _follow(self, workspace: Workspace) -> None:
         known = self._known
+        began = time.monotonic()
         with workspace.read() as connection:
             standing = connection.execute(
                 select(serving_state.c.revision, serving_state.c.flush, serving_state.c.secret)
@@ -127,6 +130,7 @@ class Watcher:
             if changed:
                 keep_last_known(self._folder, known)
         self._known = known
+        self._state.looked_at = began
         if flush:
             self._flush(standing.flush)
         self._beat(workspace)
@@ -149,22 +153,21 @@ class Watcher:
                 _log.error("the route of '%s' cannot be served: %s", name, reason)
 
     def _trouble(self, error: Exception) -> None:
-        view = self._state.view
-        if not view.ready:
-            self._serve_last_known()
-        elif not view.trouble:
-            _log.warning("serving on without the metadata store: %s", error)
+        if str(error) != self._state.view.trouble:
+            _log.warning("the metadata store cannot be followed: %s", error)
             with self._lock:
                 self._state.view = msgspec.structs.replace(self._state.view, trouble=str(error))
+        if not self._state.view.ready:
+            self._serve_last_known(str(error))
         if not isinstance(error, UnavailableError):
-            _log.exception("following the metadata store failed")
+            _log.exception("following the metadata store failed and is tried again")
             self._stop.wait(POLL_SECONDS)
 
-    def _serve_last_known(self) -> None:
+    def _serve_last_known(self, trouble: str) -> None:
         known = read_last_known(self._folder)
         if known is not None:
-            _log.warning("the metadata store does not answer: serving the routes that were last known")
-            self._show(known, None, "The metadata store has not answered since the start.")
+            _log.warning("serving the routes that were last known")
+            self._show(known, None, trouble)
 
     def _beat(self, workspace: Workspace) -> None:
         table = self._state.view.table
