@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from trimtab.data.contracts import check as check
     from trimtab.data.contracts import field as field
     from trimtab.data.window import Window as Window
+    from trimtab.data.window import everything as everything
     from trimtab.data.window import last as last
+    from trimtab.data.window import share as share
     from trimtab.loop.budget import Budget as Budget
     from trimtab.loop.declaration import Loop as Loop
     from trimtab.loop.rollout import BlueGreen as BlueGreen
@@ -67,12 +69,14 @@ __all__ = [
     "check",
     "dataset",
     "errors",
+    "everything",
     "field",
     "gates",
     "inputs",
     "last",
     "log",
     "pipeline",
+    "share",
     "step",
 ]
 
@@ -99,11 +103,13 @@ _HOMES = {
     "Workspace": "trimtab.workspace",
     "check": "trimtab.data.contracts",
     "dataset": "trimtab.pipelines.source",
+    "everything": "trimtab.data.window",
     "field": "trimtab.data.contracts",
     "inputs": "trimtab.models.inputs",
     "last": "trimtab.data.window",
     "log": "trimtab.tracking.log",
     "pipeline": "trimtab.pipelines.graph",
+    "share": "trimtab.data.window",
     "step": "trimtab.pipelines.step",
 }
 """Where each public name is defined."""

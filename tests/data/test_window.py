@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from trimtab.data.window import Window, last
+from trimtab.data.window import Window, everything, last, share
 from trimtab.errors import InvalidInputError
 
 AS_OF = datetime(2011, 9, 1, tzinfo=UTC)
@@ -32,7 +32,7 @@ def test_bounds_are_in_utc_whatever_zone_they_are_asked_in() -> None:
 
 
 def test_a_window_travels_as_json() -> None:
-    window = last(days=120).before(last(hours=6))
+    window = last(days=120).before(last(hours=6)).before(share(0.25))
     assert msgspec.json.decode(msgspec.json.encode(window), type=Window) == window
 
 
@@ -45,3 +45,36 @@ def test_a_window_without_a_length_is_refused(days: float) -> None:
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="time zone"):
         last(days=1).bounds(datetime(2011, 9, 1))  # noqa: DTZ001
+
+
+def test_everything_has_no_bounds_and_a_share_none_in_time() -> None:
+    for window in (everything(), share(0.1)):
+        assert window.bounds(AS_OF) == (None, None)
+        assert not window.timed
+    assert everything().part is None
+    assert share(0.1).part == (0, 0.1)
+
+
+def test_before_a_share_is_what_remains_of_the_rows() -> None:
+    assert everything().before(share(0.1)).part == (0.1, 1)
+    assert share(0.5).before(share(0.1)).part == (0.1, 0.5)
+    recent = last(days=30).before(share(0.1))
+    assert (recent.part, recent.bounds(AS_OF)) == ((0.1, 1), last(days=30).bounds(AS_OF))
+
+
+def test_before_a_span_of_time_everything_ends_where_it_starts() -> None:
+    held_out = last(days=14)
+    assert everything().before(held_out).bounds(AS_OF) == (None, held_out.bounds(AS_OF)[0])
+
+
+def test_where_nothing_can_remain_the_window_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="before a window of all rows"):
+        last(days=1).before(everything())
+    with pytest.raises(InvalidInputError, match="no share"):
+        share(0.1).before(share(0.1))
+
+
+@pytest.mark.parametrize("part", [0.0, 1.0, -0.1, 2.0, float("nan")])
+def test_a_share_is_a_part_of_the_rows(part: float) -> None:
+    with pytest.raises(InvalidInputError, match="share"):
+        share(part)

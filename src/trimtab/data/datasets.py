@@ -19,6 +19,7 @@ from trimtab.data.appends import BATCH, NUMBER, OnViolation, append_rows, batche
 from trimtab.data.column_types import DTYPES
 from trimtab.data.contracts import contract_of
 from trimtab.data.profiles import Profile
+from trimtab.data.row_places import in_part
 from trimtab.data.schema import dataset_versions_table as versions
 from trimtab.data.schema import datasets_table as datasets
 from trimtab.data.spec import ColumnType, ContractSpec
@@ -33,7 +34,7 @@ from trimtab.data.versions import (
     version_of,
 )
 from trimtab.data.violations import REASON, ROW
-from trimtab.data.window import Window
+from trimtab.data.window import Part, Window
 from trimtab.errors import ConflictError, InvalidInputError, unknown
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
@@ -177,11 +178,13 @@ class Datasets:
         *,
         start: datetime | None = None,
         end: datetime | None = None,
+        part: Part | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
         """The rows of a version (the newest, if None), ordered by event time and, within that, as appended.
 
-        Only those from `start` (included) to `end` (excluded), and only `columns`, if given.
+        Only those from `start` (included) to `end` (excluded), only the share `part` of them, and only
+        `columns`, if given.
         """
         with self._ws.read() as connection:
             dataset = find_dataset(connection, name)
@@ -198,7 +201,10 @@ class Datasets:
             if bound is not None:
                 rows = rows.filter(within(pl.col(_time_of(dataset)), pl.lit(as_utc(bound))))
         order = [*([dataset.time] if dataset.time else []), NUMBER, ROW]
-        found_rows = rows.join(parts.lazy(), on=BATCH).sort(order).select(wanted).collect()
+        numbers = [BATCH, ROW] if part is not None else []
+        found_rows = rows.join(parts.lazy(), on=BATCH).sort(order).select(*wanted, *numbers).collect()
+        if part is not None:
+            found_rows = found_rows.filter(in_part(found_rows[BATCH], found_rows[ROW], part)).drop(numbers)
         return found_rows.cast({column: DTYPES[found.schema[column]] for column in wanted})
 
     def read_window(
@@ -206,7 +212,7 @@ class Datasets:
     ) -> pl.DataFrame:
         """The rows of a version that lie in a window as asked at `as_of`."""
         start, end = window.bounds(as_of)
-        return self.read(name, version, start=start, end=end)
+        return self.read(name, version, start=start, end=end, part=window.part)
 
     def quarantined(self, name: str) -> pl.DataFrame:
         """All rows that were put aside, with the version and the row of their append and the reason, in
