@@ -1,13 +1,18 @@
 """Rules of the house that no linter knows."""
 
 import ast
+import importlib.metadata
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from tests.house.repository import PACKAGE, ROOT, kept_files, project, sources
 
 LONGEST_FILE = 600
+VALUES_THAT_USERS_BRING = {"src/trimtab/pipelines/frames.py: pandas"}
+"""Imported only where a step passes such a value, which it cannot without having the package."""
+
 SAYS_NOTHING = {"base", "common", "core", "helper", "helpers", "manager", "misc", "util", "utils"}
 
 
@@ -59,6 +64,40 @@ def test_every_dependency_is_bounded_on_both_sides() -> None:
     ]
     for requirement in listed:
         assert re.fullmatch(r"[\w.-]+(\[[\w,]+\])?>=[\d.]+,<[\d.]+", requirement), requirement
+
+
+def test_what_the_package_imports_is_what_it_declares() -> None:
+    content = project()["project"]
+    requirements = [
+        *content["dependencies"],
+        *(name for extra in content["optional-dependencies"].values() for name in extra),
+    ]
+    declared = {re.split(r"[\[>]", name)[0].lower() for name in requirements}
+    providers = importlib.metadata.packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in sources()
+        if "project" not in path.relative_to(PACKAGE).parts  # the example is a project of its own
+        for module in imported_packages(ast.parse(path.read_text()))
+        if not declared & {name.lower() for name in providers.get(module, [module])}
+    }
+    assert not undeclared - VALUES_THAT_USERS_BRING, "\n".join(sorted(undeclared))
+
+
+def imported_packages(tree: ast.Module) -> set[str]:
+    """The packages outside Trimtab and the standard library that a module imports."""
+    names = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    return {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "trimtab"}
 
 
 def test_the_lock_pins_every_dependency_with_hashes_and_names_no_address() -> None:
