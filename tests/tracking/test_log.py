@@ -10,12 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection
 
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from trimtab.store.database import Database, Transaction
@@ -31,14 +29,13 @@ class Unreliable:
     """A metadata store that fails before or after it has committed, for as many writes as it is told."""
 
     def __init__(self, database: Database) -> None:
-        self.engine = database.engine
         self._database = database
         self.fail_before = 0
         self.fail_after = 0
         self.writes = 0
 
-    def read(self) -> AbstractContextManager[Connection]:
-        return self._database.read()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
 
     def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
         self.writes += 1
@@ -51,11 +48,11 @@ class Unreliable:
             raise UnavailableError("The answer was lost.")
         return answer
 
-    def exclusive(self, name: str) -> AbstractContextManager[None]:
-        return self._database.exclusive(name)
 
-    def close(self) -> None:
-        self._database.close()
+def make_unreliable(workspace: Workspace) -> Unreliable:
+    unreliable = Unreliable(workspace.database)
+    workspace.database = cast("Database", unreliable)
+    return unreliable
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -119,7 +116,7 @@ def test_values_become_durable_without_being_asked_to(workspace: Workspace) -> N
 
 def test_many_calls_share_few_writes(workspace: Workspace) -> None:
     run = Tracking(workspace).start_run("bikes")
-    workspace.database = counted = Unreliable(workspace.database)
+    counted = make_unreliable(workspace)
     with active_run(workspace, run.id):
         for number in range(20_000):
             log(loss=number)
@@ -130,7 +127,7 @@ def test_many_calls_share_few_writes(workspace: Workspace) -> None:
 @pytest.mark.parametrize("kind", ["fail_before", "fail_after"])
 def test_a_write_that_is_tried_again_counts_once(any_workspace: Workspace, kind: str) -> None:
     run = Tracking(any_workspace).start_run("bikes")
-    any_workspace.database = unreliable = Unreliable(any_workspace.database)
+    unreliable = make_unreliable(any_workspace)
     with active_run(any_workspace, run.id):
         for number in range(30):
             setattr(unreliable, kind, 2 if number % 10 == 0 else 0)
@@ -245,26 +242,26 @@ def run_script(workspace: Workspace, run_id: str, rest: str) -> subprocess.Popen
 
 def test_a_process_that_just_ends_has_written_all_that_it_logged(workspace: Workspace) -> None:
     run = Tracking(workspace).start_run("bikes")
-    child = run_script(workspace, run.id, "for i in range(1000): buffer.take({'loss': i})")
-    assert child.wait(60) == 0
+    with run_script(workspace, run.id, "for i in range(1000): buffer.take({'loss': i})") as child:
+        assert child.wait(60) == 0
     assert values(workspace, run.id, "loss") == list(range(1000))
 
 
 def test_a_killed_process_has_written_what_it_logged_a_moment_before(workspace: Workspace) -> None:
     run = Tracking(workspace).start_run("bikes")
-    child = run_script(
-        workspace,
-        run.id,
-        "for i in range(100): buffer.take({'loss': i})\n"
-        "buffer.flush(); print('durable', flush=True)\n"
-        "while True: buffer.take({'more': 1.0}); time.sleep(0.001)",
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "durable\n"
-    wait_for(lambda: len(values(workspace, run.id, "more")) > 3)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    script = """
+for i in range(100): buffer.take({'loss': i})
+buffer.flush()
+print('durable', flush=True)
+while True:
+    buffer.take({'more': 1.0})
+    time.sleep(0.001)
+"""
+    with run_script(workspace, run.id, script) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "durable\n"
+        wait_for(lambda: len(values(workspace, run.id, "more")) > 3)
+        child.send_signal(signal.SIGKILL)
     assert values(workspace, run.id, "loss") == list(range(100))
     steps = Tracking(workspace).metric_history(run.id, "more").steps
     assert steps.tolist() == list(range(len(steps)))
