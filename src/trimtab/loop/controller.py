@@ -27,7 +27,7 @@ from trimtab.loop.watcher import Watcher
 from trimtab.monitoring.webhook import Webhook
 from trimtab.store.database import Transaction
 from trimtab.store.leases import Lease, check_fence
-from trimtab.store.replay import StoreClock
+from trimtab.store.replay import ReplayState, StoreClock
 from trimtab.workspace import Workspace
 
 LEASE = "controller"
@@ -35,8 +35,7 @@ LEASE_SECONDS = 6.0
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 3.0
 WEBHOOK_SECONDS = 1.0
-REPLAY_POLL_SECONDS = 0.003
-BUSY_POLL_SECONDS = 0.01
+REPLAY_POLL_SECONDS = 0.25
 FIRST_PENALTY, LONGEST_PENALTY = 1.0, 60.0
 
 _log = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ class Controller:
             champion = champion_of(connection, applied.declaration.model)
         if self._watcher.step(loop, applied, cycle, champion):
             return True
-        if cycle is None:
+        if cycle is None or self._watcher.rows_on_their_way(applied.declaration):
             return False
         return self._pilot.step(loop, self._declared(loop.name, cycle.declaration), cycle, champion)
 
@@ -186,6 +185,7 @@ class ControllerRole:
             threading.Thread(
                 target=self._deliver, args=(stopping,), name="trimtab-webhook", daemon=True
             ).start()
+        watch = self._workspace.database.watch()
         try:
             while not stopping.is_set():
                 try:
@@ -193,7 +193,10 @@ class ControllerRole:
                 except UnavailableError as error:
                     _log.warning("reconciling waits: %s", error)
                     pause = POLL_SECONDS
-                stopping.wait(pause)
+                if replaying(self._workspace):
+                    watch.wait(pause)
+                else:
+                    stopping.wait(pause)
         finally:
             with contextlib.suppress(UnavailableError):  # then both run out by themselves
                 self.controller.close()
@@ -212,9 +215,8 @@ class ControllerRole:
     def _turn(self) -> float:
         """Do what can be done now; answers how many seconds to wait before the next turn."""
         self._workspace.clock.refresh()
-        clock = self._workspace.clock
-        replay = clock.replay if isinstance(clock, StoreClock) else None
-        if replay is None or replay.ended:
+        replay = replaying(self._workspace)
+        if replay is None:
             return self._turn_in_real_time()
         if replay.generation == self._acknowledged:
             self._beat_if_due()
@@ -227,7 +229,7 @@ class ControllerRole:
             return 0.0
         if not quiet or not self.controller.leads or self.controller.failures:
             self._beat_if_due()
-            return BUSY_POLL_SECONDS
+            return REPLAY_POLL_SECONDS
         self._next_due = self.controller.next_due()
         self._acknowledged = replay.generation
         self._beat()
@@ -251,6 +253,13 @@ class ControllerRole:
             detail={"leads": self.controller.leads, "failures": failures},
         )
         self._beaten = time.monotonic()
+
+
+def replaying(workspace: Workspace) -> ReplayState | None:
+    """Where the replay stood when the clock was last refreshed; None if there is none, or it has ended."""
+    clock = workspace.clock
+    state = clock.replay if isinstance(clock, StoreClock) else None
+    return None if state is None or state.ended else state
 
 
 def run_controller(project: Path) -> None:

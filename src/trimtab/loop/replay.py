@@ -19,7 +19,7 @@ from trimtab.store.replay import advance_replay, end_replay, start_replay
 from trimtab.store.schema import instances_table
 from trimtab.workspace import Workspace
 
-POLL_SECONDS = 0.003
+POLL_SECONDS = 0.5
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 """Later than everything."""
@@ -49,13 +49,14 @@ class Replay:
         generation = self._workspace.write(lambda tx: advance_replay(tx, to))
         self._refresh()
         deadline = time.monotonic() + timeout
+        watch = self._workspace.database.watch()
         while not self._acknowledged(generation):
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     f"The replay stands at {to.isoformat()}: {self._culprit(generation)}.",
                     hint="See the role's log in the workspace's folder 'logs'.",
                 )
-            time.sleep(POLL_SECONDS)
+            watch.wait(POLL_SECONDS)
 
     def end(self) -> None:
         """Let event time stand still for good. The workspace can be opened again, and looked at."""

@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 _ENTRY = "trimtab.pipelines.worker:run_job"
 _POLL_SECONDS = 0.1
-_REPLAY_POLL_SECONDS = 0.01
+_REPLAY_POLL_SECONDS = 0.003
 _GRACE_SECONDS = 5.0
 _LOG_TAIL = 4000
 
@@ -124,6 +124,8 @@ class Worker:
         self._running: dict[Child, _Claimed] = {}
         self._stop = False
         self._beaten = 0.0
+        self._watch = workspace.database.watch()
+        self._looked = 0.0
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until `stop` is called; jobs that are cut short are given back."""
@@ -153,7 +155,9 @@ class Worker:
         replaying = isinstance(self._ws.clock, StoreClock) and self._ws.clock.replay is not None
         self._beat(pool)
         claimed = False
-        while len(self._running) < self._slots:
+        look = self._watch.changed() or time.monotonic() - self._looked > _POLL_SECONDS
+        while look and len(self._running) < self._slots:
+            self._looked = time.monotonic()
             job = self._jobs.claim(self.id, list(self._handlers), seconds=self._lease)
             if job is None:
                 break

@@ -25,13 +25,13 @@ from trimtab.serving.segments import FOLDER
 from trimtab.serving.shipper_lock import ShipperLock
 from trimtab.serving.shipping import Shipper
 from trimtab.serving.store_link import StoreLink
-from trimtab.store.database import Transaction
+from trimtab.store.database import Transaction, Watch
 from trimtab.store.replay import read_replay
 from trimtab.store.schema import instances_table as role_instances
 from trimtab.workspace import Workspace
 
 POLL_SECONDS = 0.5
-REPLAY_POLL_SECONDS = 0.003
+REPLAY_POLL_SECONDS = 0.25
 BEAT_SECONDS = 4.0
 SHIP_PAUSE_SECONDS = 1.0
 GRACE_SECONDS = 5.0
@@ -55,6 +55,8 @@ class ShipperProcess:
         self._beaten: tuple[float, object] = (0.0, None)
         self._indexed_at = 0.0
         self._workspace: Workspace | None = None
+        self._watch: Watch | None = None
+        self._watched: Workspace | None = None
         self._wanted = threading.Event()
 
     def stop(self) -> None:
@@ -80,9 +82,18 @@ class ShipperProcess:
                 except Exception:  # noqa: BLE001  (the log must be shipped, whatever happened to one try)
                     _log.exception("shipping failed and is tried again")
                     self._stop.wait(POLL_SECONDS)
-                self._stop.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
+                if self._replaying and self._workspace is not None:
+                    self._wait_for_time(self._workspace)
+                else:
+                    self._stop.wait(POLL_SECONDS)
             shipping.join(GRACE_SECONDS)
             self._finish()
+
+    def _wait_for_time(self, workspace: Workspace) -> None:
+        """Wait until the store changes: in a replay that is how time passes."""
+        if self._watch is None or self._watched is not workspace:
+            self._watch, self._watched = workspace.database.watch(), workspace
+        self._watch.wait(REPLAY_POLL_SECONDS)
 
     def _ship(self) -> None:
         """Ship what has ended, in a thread of its own."""

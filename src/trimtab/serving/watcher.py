@@ -21,6 +21,7 @@ from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.schema import serving_state_table as serving_state
 from trimtab.serving.state import State, View
 from trimtab.serving.store_link import StoreLink
+from trimtab.store.database import Watch
 from trimtab.store.replay import read_replay
 from trimtab.store.types import to_microseconds
 from trimtab.workspace import Workspace
@@ -64,6 +65,7 @@ class Watcher:
         self._flush = flush
         self._known: LastKnown | None = None
         self._replaying = False
+        self._watch: Watch | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._beaten: tuple[float, object] = (0.0, None)
@@ -83,16 +85,26 @@ class Watcher:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._follow(self._link.workspace())
+                workspace = self._link.workspace()
+                self._watch = self._watch or workspace.database.watch()
+                self._follow(workspace)
             except Exception as error:  # noqa: BLE001  (whatever the store does, requests go on)
                 self._trouble(error)
-            self._state.wanted.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
-            self._state.wanted.clear()
+            self._wait()
         try:
             self._link.workspace().instances.leave(self._id)
         except TrimtabError as error:
             _log.info("could not sign off: %s", error)
         self._link.close()
+
+    def _wait(self) -> None:
+        """Wait until somebody wants a look, the next one is due, or in a replay the store has changed."""
+        due = time.monotonic() + POLL_SECONDS
+        while time.monotonic() < due:
+            wanted = self._state.wanted.wait(REPLAY_POLL_SECONDS if self._replaying else POLL_SECONDS)
+            if wanted or (self._watch is not None and self._watch.changed()):
+                break
+        self._state.wanted.clear()
 
     def _impatient(self) -> None:
         if not self._stop.wait(PATIENCE_SECONDS) and not self._state.view.ready:
