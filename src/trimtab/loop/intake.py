@@ -16,10 +16,21 @@ AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
 def data_time(now: datetime, newest: datetime | None, holdout: Window) -> datetime:
     """The event time that a cycle counts its windows back from: now, but for data that ended before the
-    hold-out would begin (`newest` is its last row's time), the end of the data."""
-    if newest is None or newest >= holdout.bounds(now)[0]:
+    hold-out would begin (`newest` is its last row's time), the end of the data.
+
+    So "the last 30 days" of a table that ends in 2012 are its own last 30 days, where fresh data, and a
+    replay, know no difference. A hold-out that is a share of all rows has no beginning: any data that ended
+    counts from its end.
+    """
+    begins, _ = holdout.bounds(now)
+    if newest is None or newest >= (begins or now):
         return now
     return newest + timedelta(microseconds=1)
+
+
+def held_out_share(holdout: Window) -> float:
+    """The share of all rows that training must not see; 0 if the hold-out is a span of event time."""
+    return 0.0 if holdout.part is None else holdout.part[1]
 
 
 class Due(msgspec.Struct, frozen=True):

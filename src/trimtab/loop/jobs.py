@@ -59,6 +59,7 @@ def train(workspace: Workspace, spec: object, running: RunningJob) -> TrainAnswe
             params=order.params,
             as_of=order.as_of,
             dataset_versions=order.datasets,
+            held_out={order.dataset: order.held_out},
             experiment=order.loop,
             run_id=run_id,
             tags={"trimtab.loop": order.loop, "trimtab.cycle": order.cycle},
@@ -90,6 +91,7 @@ def _trained(workspace: Workspace, order: TrainOrder, result: PipelineResult) ->
         params=order.params,
         code=order.project,
         as_of=order.as_of,
+        held_out={order.dataset: order.held_out} if order.held_out else {},
         metrics={name: point.value for name, point in Tracking(workspace).metrics(result.run_id).items()},
     )
     return TrainAnswer(
@@ -108,10 +110,16 @@ def _profile(workspace: Workspace, order: TrainOrder, features: Sequence[str]) -
         pipeline = load_object(order.pipeline)
         assert isinstance(pipeline, Pipeline)
         refs = trace(pipeline, order.params, as_of=order.as_of).datasets
-    spans = [ref.bounds(order.as_of) for ref in refs if ref.name == order.dataset]
+    read = [ref for ref in refs if ref.name == order.dataset]
+    spans = [ref.bounds(order.as_of) for ref in read]
     start = min((start for start, _ in spans if start is not None), default=None)
-    end = max((end for _, end in spans if end is not None), default=order.as_of)
-    rows = Datasets(workspace).read(order.dataset, order.datasets[order.dataset], start=start, end=end)
+    end = max((end for _, end in spans if end is not None), default=None)
+    parts = {ref.part(order.held_out) for ref in read}
+    part = parts.pop() if len(parts) == 1 else None
+    datasets = Datasets(workspace)
+    if end is None and datasets.get(order.dataset).time is not None:
+        end = order.as_of
+    rows = datasets.read(order.dataset, order.datasets[order.dataset], start=start, end=end, part=part)
     columns = [name for name in features if name in rows.columns]
     return workspace.blobs.put(Profile.of(rows, columns).to_bytes())
 

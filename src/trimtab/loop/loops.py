@@ -9,7 +9,7 @@ from typing import get_args
 import msgspec
 from sqlalchemy import Connection, insert
 
-from trimtab.data.versions import find_dataset
+from trimtab.data.versions import Dataset, find_dataset
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError, unknown
 from trimtab.loop.champions import Champion, champion_of
 from trimtab.loop.cycle import Cycle, Moved, State
@@ -116,11 +116,8 @@ class Loops:
                     f"The loop '{declared.name}' reads the dataset '{name}', which is not there.",
                     hint=f"{error.hint} Make it with: trimtab data create {name}",
                 ) from None
-            if name == declared.dataset and dataset.time is None:
-                raise InvalidInputError(
-                    f"The dataset '{name}' has no time column, so no last days of it can be held out.",
-                    hint="Create it with a time column: trimtab data create NAME --time COLUMN",
-                )
+            if name == declared.dataset:
+                _check_holdout(declared, dataset)
         for other in all_loops(connection):
             if other.name == declared.name:
                 continue
@@ -306,6 +303,19 @@ class Loops:
             return after
 
         return self._workspace.write(work)
+
+
+def _check_holdout(declared: Declaration, dataset: Dataset) -> None:
+    if declared.holdout.timed and dataset.time is None:
+        raise InvalidInputError(
+            f"The dataset '{dataset.name}' has no time column, so no last days of it can be held out.",
+            hint="Hold out a share of it, holdout=tt.share(0.1), or create it with a time column.",
+        )
+    if not declared.holdout.length and declared.holdout.part is None:
+        raise InvalidInputError(
+            f"The loop '{declared.name}' holds out all rows, which leaves none to train on.",
+            hint="Hold out some: holdout=tt.last(days=14), or tt.share(0.1).",
+        )
 
 
 def _store(tx: Transaction, standing: LoopRecord | None, declared: Declaration, code: str) -> Applied:

@@ -22,7 +22,8 @@ class IngestOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 class TrainOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Run a loop's training pipeline. `as_of` is the run's event time, where the held-out rows begin;
-    `dataset`, among `datasets`, is the one whose rows are profiled."""
+    `dataset`, among `datasets`, is the one whose rows are profiled, and of which the share `held_out` is
+    kept from the run."""
 
     loop: str
     cycle: str
@@ -32,6 +33,7 @@ class TrainOrder(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     datasets: dict[str, int]
     as_of: datetime
+    held_out: float = 0.0
 
 
 class TrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +49,8 @@ class TrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatesOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Judge a candidate by the loop's gates, on the rows of the dataset from `start` to `end`; the fields
-    are those of `trimtab.models.gate_evaluation.GatesRequest`, which takes Polars to load."""
+    """Judge a candidate by the loop's gates, on held-out rows of the dataset. The fields are those of
+    `trimtab.models.gate_evaluation.GatesRequest`, which takes Polars to load."""
 
     model: str
     digest: str
@@ -57,8 +59,9 @@ class GatesOrder(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     dataset_version: int
     target: str
-    start: datetime
-    end: datetime
+    start: datetime | None
+    end: datetime | None
+    part: tuple[float, float] | None
     project: str
 
 

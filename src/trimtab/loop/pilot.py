@@ -19,7 +19,7 @@ from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.cycles import amend_cycle, move_cycle
 from trimtab.loop.declaration import Declaration
 from trimtab.loop.findings import tell
-from trimtab.loop.intake import data_time, due_looks
+from trimtab.loop.intake import data_time, due_looks, held_out_share
 from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.lockstep import gateway_generations
 from trimtab.loop.machine import Facts, Gated, JobFacts, Move, Trained, next_step
@@ -240,7 +240,8 @@ class Pilot:
             params={**declared.params, **turn.cycle.params},
             dataset=declared.dataset,
             datasets=versions,
-            as_of=declared.holdout.bounds(as_of)[0],
+            as_of=declared.holdout.bounds(as_of)[0] or as_of,
+            held_out=held_out_share(declared.holdout),
         )
         order(tx, request, key=_key(turn.cycle, "train"))
         return {"datasets": versions, "rows": pins[declared.dataset].rows, "as_of": as_of}
@@ -260,6 +261,7 @@ class Pilot:
             target=declared.target or trained.target,
             start=start,
             end=end,
+            part=declared.holdout.part,
             project=turn.applied.project,
         )
         order(tx, request, key=_key(cycle, "gates"))

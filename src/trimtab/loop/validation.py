@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from trimtab.data.datasets import Datasets
 from trimtab.errors import ConflictError
+from trimtab.loop.intake import data_time
 from trimtab.loop.records import Applied, all_loops, get_applied
 from trimtab.models.gate_evaluation import GatesRequest, judge
 from trimtab.models.gates import gates_of
@@ -33,7 +35,9 @@ def validate_version(workspace: Workspace, name: str, version: int) -> GateRepor
             f"The loop '{declared.name}' does not say which column is its target.",
             hint="Add target='...' to it, and apply it again.",
         )
-    start, end = declared.holdout.bounds(workspace.clock.now())
+    data = Datasets(workspace).version(declared.dataset)
+    as_of = data_time(workspace.clock.now(), data.time_max, declared.holdout)
+    start, end = declared.holdout.bounds(as_of)
     report = judge(
         workspace,
         GatesRequest(
@@ -43,9 +47,11 @@ def validate_version(workspace: Workspace, name: str, version: int) -> GateRepor
             champion=None if champion is None or champion.version == version else champion.digest,
             gates=gates_of(policy),
             dataset=declared.dataset,
+            dataset_version=data.number,
             target=declared.target,
             start=start,
             end=end,
+            part=declared.holdout.part,
             project=applied.project,
         ),
     )

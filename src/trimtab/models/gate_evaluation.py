@@ -24,8 +24,9 @@ class GatesRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to judge, by what, and on which rows.
 
     `digest` and `champion` are model trees among the blobs. The rows are those of the dataset's version from
-    `start` (included) to `end` (excluded); `time` is the dataset's own time column if not given. `project` is
-    the snapshot that the project's own metrics come from; the workspace's folder, if not given.
+    `start` (included) to `end` (excluded), and of these the share `part`; `time` is the dataset's own time
+    column if not given. `project` is the snapshot that the project's own metrics come from; the workspace's
+    folder, if not given.
     """
 
     model: str
@@ -38,6 +39,7 @@ class GatesRequest(msgspec.Struct, frozen=True, kw_only=True):
     dataset_version: int | None = None
     start: datetime | None = None
     end: datetime | None = None
+    part: tuple[float, float] | None = None
     time: str | None = None
     project: str | None = None
 
@@ -75,7 +77,9 @@ def judge(workspace: Workspace, request: GatesRequest) -> GateReport:
     """Judge a stored candidate; the report is not stored. Runs the project's metrics."""
     datasets = Datasets(workspace)
     version = datasets.version(request.dataset, request.dataset_version)
-    rows = datasets.read(request.dataset, version.number, start=request.start, end=request.end)
+    rows = datasets.read(
+        request.dataset, version.number, start=request.start, end=request.end, part=request.part
+    )
     project = workspace.project if request.project is None else checkout(workspace, request.project)
     with importing_from(project):
         results = evaluate_gates(
@@ -93,7 +97,7 @@ def judge(workspace: Workspace, request: GatesRequest) -> GateReport:
         results=results,
         created_at=workspace.clock.now(),
         version=request.version,
-        rows=digest_json([request.dataset, version.digest, request.start, request.end]),
+        rows=digest_json([request.dataset, version.digest, request.start, request.end, request.part]),
         champion=request.champion,
     )
 

@@ -35,7 +35,8 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What a version was made of, so that it can be made again.
 
     `pipeline` is its reference ("module:name"), `code` and `environment` are digests, `as_of` the event time
-    at which it was trained, `metrics` what its training found.
+    at which it was trained, `held_out` the share of each dataset's rows that it has not seen, `metrics` what
+    its training found.
     """
 
     signature: Signature | None = None
@@ -46,6 +47,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     code: str = ""
     environment: str = ""
     as_of: datetime | None = None
+    held_out: dict[str, float] = {}
     metrics: dict[str, float | None] = {}
 
 

@@ -98,12 +98,17 @@ class Arguments:
 
 
 def choose_rows(
-    workspace: Workspace, graph: Graph, versions: Mapping[str, int], keys: CodeKeys
+    workspace: Workspace,
+    graph: Graph,
+    versions: Mapping[str, int],
+    keys: CodeKeys,
+    held_out: Mapping[str, float],
 ) -> dict[int, tuple[DataRows, object]]:
     """Which rows each dataset reference of a graph stands for, and what a cache key has of them.
 
     `versions` names versions of datasets; of all others it is the newest, the same for the whole run.
-    Raises NotFoundError for an unknown dataset or version.
+    `held_out` says which share of a dataset's rows the run must not see. Raises NotFoundError for an unknown
+    dataset or version, InvalidInputError for a window that the dataset cannot have.
     """
     refs = graph.datasets
     if not refs:
@@ -112,19 +117,28 @@ def choose_rows(
 
     datasets = Datasets(workspace)
     chosen = {name: datasets.version(name, versions.get(name)) for name in {ref.name for ref in refs}}
-    return {id(ref): _rows(datasets.get(ref.name), chosen[ref.name], ref, graph.as_of, keys) for ref in refs}
+    found = {name: datasets.get(name) for name in chosen}
+    return {
+        id(ref): _rows(found[ref.name], chosen[ref.name], ref, graph.as_of, keys, held_out.get(ref.name, 0.0))
+        for ref in refs
+    }
 
 
 def _rows(
-    dataset: Dataset, version: DatasetVersion, ref: DatasetRef, as_of: datetime, keys: CodeKeys
+    dataset: Dataset,
+    version: DatasetVersion,
+    ref: DatasetRef,
+    as_of: datetime,
+    keys: CodeKeys,
+    held_out: float,
 ) -> tuple[DataRows, object]:
     start, end = ref.bounds(as_of)
-    if ref.span is None and dataset.time is not None:
+    if (start, end) == (None, None) and dataset.time is not None:
         end = as_of  # what a run at that time could know
     if (start, end) != (None, None) and dataset.time is None:
         raise InvalidInputError(
             f"The dataset '{ref.name}' has no event time, so there is no window of it.",
-            hint="Name its time column when it is created.",
+            hint="Use tt.everything(), or name its time column when it is created.",
         )
     contract = _contract(dataset, ref)
     rows = DataRows(
@@ -133,10 +147,11 @@ def _rows(
         version.digest,
         start=_within(start, version.time_min, earlier=True),
         end=_within(end, version.time_max, earlier=False),
+        part=ref.part(held_out),
         contract=contract,
     )
     checked = None if contract is None else keys.closure(*contract.split(":")).digest
-    return rows, ["rows", rows.dataset, rows.digest, rows.start, rows.end, checked]
+    return rows, ["rows", rows.dataset, rows.digest, rows.start, rows.end, rows.part, checked]
 
 
 def _within(bound: datetime | None, last: datetime | None, *, earlier: bool) -> datetime | None:

@@ -99,6 +99,7 @@ def run_pipeline(
     params: Mapping[str, object] | None = None,
     as_of: datetime | None = None,
     dataset_versions: Mapping[str, int] | None = None,
+    held_out: Mapping[str, float] | None = None,
     experiment: str | None = None,
     run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
@@ -110,7 +111,8 @@ def run_pipeline(
     `pipeline` is a Pipeline of a module that is imported here, or "module:name" in a project: `project`
     is then a folder, of which a snapshot is run, or a snapshot's digest; the workspace's own folder, if
     None. `as_of` (now, if None) is what windows end at. `dataset_versions` names versions to read; other
-    datasets are read in their newest. The run belongs to `experiment` (the pipeline's name, if None); one
+    datasets are read in their newest. `held_out` is the share of a dataset's rows that the run must not see
+    (`trimtab.data.window.share`). The run belongs to `experiment` (the pipeline's name, if None); one
     with a `run_id` that stands is taken up again.
 
     Steps whose code, inputs and environment are as they were are taken from the cache; all others run in
@@ -131,7 +133,7 @@ def run_pipeline(
             if (script := script_of(node.step.function)) is not None:
                 keys.add_script(module_name(node.step.function), Path(script))
             module_name(node.step.function)
-        rows = choose_rows(workspace, graph, dataset_versions or {}, keys)
+        rows = choose_rows(workspace, graph, dataset_versions or {}, keys, held_out or {})
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workspace.cache, prefix="run-")))
         running = _Run(
             workspace,
@@ -164,8 +166,9 @@ def run_pipeline(
             )
             try:
                 executor.run()
-            finally:
-                executor.close()
+            except BaseException:
+                executor.break_off()
+                raise
             return running.result(executor.failure, arguments)
 
 

@@ -127,7 +127,7 @@ class _Opener:
         from trimtab.data.datasets import Datasets
 
         found = Datasets(self.workspace()).read(
-            wanted.dataset, wanted.version, start=wanted.start, end=wanted.end
+            wanted.dataset, wanted.version, start=wanted.start, end=wanted.end, part=wanted.part
         )
         if wanted.contract is None:
             return found
