@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -476,6 +478,27 @@ def test_a_model_that_nobody_governs_is_rolled_back_freely(model: Model) -> None
     assert model.champion == 1
     with pytest.raises(ConflictError):
         model.back()
+
+
+def test_who_comes_first_does_not_matter_to_what_is_guarded(model: Model) -> None:
+    """A policy and an unproven champion, set at the same moment: one of the two is refused."""
+    for _ in range(10):
+        barrier = threading.Barrier(2)
+
+        def attempt(work: Callable[[], None], barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            try:
+                work()
+            except RefusedError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            governed = pool.submit(attempt, lambda: model.govern(POLICY))
+            crowned = pool.submit(attempt, lambda: model.crown(1))
+            assert governed.result() != crowned.result()
+        model.write(lambda tx: model.registry.ungovern(tx, "bikes", override=PERSON))
+        model.write(lambda tx: model.registry.delete_alias(tx, "bikes", "champion"))
 
 
 def test_the_numbers_of_a_report_are_kept(model: Model) -> None:
