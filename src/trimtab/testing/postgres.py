@@ -7,6 +7,7 @@ ordinary account.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -14,6 +15,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -211,17 +213,18 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
 
 
 def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server speaks its protocol on `port`; False if it ended instead."""
-    ssl_request = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # answered by one byte as soon as clients are let in
+    """Wait until the server lets clients in on `port`; False if it ended instead."""
+    # The protocol's greeting. "R" is the answer of a server that is up; one that still starts, and would
+    # answer an SSL request already, says "E".
+    parameters = f"user\0{_SUPERUSER}\0database\0postgres\0\0".encode()
+    greeting = struct.pack("!ii", 8 + len(parameters), 3 << 16) + parameters
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
-                client.sendall(ssl_request)
-                if client.recv(1) in {b"N", b"S"} and process.poll() is None:
-                    return True
-        except OSError:
-            time.sleep(0.02)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+            client.sendall(greeting)
+            if client.recv(1) == b"R" and process.poll() is None:
+                return True
+        time.sleep(0.02)
     return False
 
 
