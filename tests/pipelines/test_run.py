@@ -9,6 +9,7 @@ import textwrap
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -19,6 +20,7 @@ from trimtab.data.contracts import Contract, field
 from trimtab.data.datasets import Datasets
 from trimtab.errors import InvalidInputError, NotFoundError, RefusedError, StepFailedError
 from trimtab.pipelines.graph import pipeline
+from trimtab.pipelines.project import import_project_object, importing_from
 from trimtab.pipelines.run import load_output, run_pipeline, steps_of
 from trimtab.pipelines.source import dataset
 from trimtab.pipelines.step import step
@@ -649,8 +651,11 @@ def test_a_run_that_breaks_off_is_marked_so(
         raise OSError("the blob store is on fire")
 
     monkeypatch.setattr(workspace.blobs, "put", full)
-    with pytest.raises(OSError, match="on fire"):
-        run_pipeline(workspace, "loop:chain", project=None, run_id="b" * 32)
+    folder = write()
+    chain: Any = import_project_object(folder, "loop:chain")
+    with pytest.raises(OSError, match="on fire"), importing_from(folder):
+        run_pipeline(workspace, chain, run_id="b" * 32)
+    assert status_of(workspace, "b" * 32) == "FAILED"
 
 
 def test_no_files_are_left_behind(workspace: Workspace, write: Write, marks: Marks) -> None:

@@ -18,6 +18,7 @@ from tests.pipelines.conftest import Write
 from trimtab.pipelines.jobs import Job, Jobs
 from trimtab.pipelines.project import snapshot
 from trimtab.pipelines.run import PipelineOutcome, PipelineSpec, steps_of
+from trimtab.tracking.tracking import Tracking
 from trimtab.workspace import Workspace
 
 HANDLERS = """
@@ -66,7 +67,9 @@ def start(workspace: Workspace, write: Write) -> Iterator[Start]:
     write(handlers=HANDLERS)
     started = []
 
-    def worker(lease: float = 20.0, preload: tuple[str, ...] = ("trimtab.pipelines.pipeline_job",)) -> subprocess.Popen[bytes]:
+    def worker(
+        lease: float = 20.0, preload: tuple[str, ...] = ("trimtab.pipelines.pipeline_job",)
+    ) -> subprocess.Popen[bytes]:
         code = (
             "from pathlib import Path; from trimtab.workspace import Workspace; "
             "from trimtab.pipelines.worker import PIPELINE_HANDLERS, Worker; "
@@ -164,8 +167,24 @@ def test_the_workers_own_process_stays_light(workspace: Workspace) -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_a_cancelled_pipeline_leaves_a_killed_run(
+    workspace: Workspace, start: Start, write: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "kill").write_text("hang")
+    write(loop=loop(tmp_path))
+    job = Jobs(workspace).enqueue("pipeline", PipelineSpec(pipeline="loop:training"), dedupe_key="x")
+    process = start(lease=1.0)
+    wait_for(lambda: [found for found in steps_of(workspace, job.id) if found.node == "loop.train"], process)
+    Jobs(workspace).cancel(job.id)
+    assert ended(workspace, job).state == "cancelled"
+    assert Tracking(workspace).get_run(job.id).status == "KILLED"
+    prepared, trained = steps_of(workspace, job.id)
+    assert (prepared.status, trained.status) == ("finished", "failed")
+    assert trained.error == "The run was broken off."
+
+
 LOOP = """
-    import os, signal
+    import os, signal, time
     from pathlib import Path
     import trimtab as tt
 
@@ -178,6 +197,8 @@ LOOP = """
     def train(rows: dict) -> int:
         if not Path(TRAP).exists():
             return rows["n"]
+        if Path(TRAP).read_text() == "hang":
+            time.sleep(1000)
         os.kill(os.getpid() if Path(TRAP).read_text() == "step" else os.getppid(), signal.SIGKILL)
 
     @tt.pipeline

@@ -16,7 +16,7 @@ from trimtab.pipelines.modules import ModuleIndex, SourceModule, is_first_party
 from trimtab.pipelines.project import source_files
 from trimtab.pipelines.schema import step_cache_table as step_cache
 from trimtab.pipelines.step import Step
-from trimtab.pipelines.values import Stored, digest_of
+from trimtab.pipelines.values import Stored, leaves
 from trimtab.store.database import Transaction
 from trimtab.store.upsert import upsert
 
@@ -105,6 +105,8 @@ def forget(tx: Transaction, key: str) -> None:
 
 
 def cached_digests(connection: Connection) -> frozenset[str]:
-    """The digests that the cache refers to."""
+    """The digests of the blobs and trees that the cache refers to."""
     outputs = connection.execute(select(step_cache.c.output)).scalars()
-    return frozenset(digest_of(cast("Stored", msgspec.convert(output, Stored))) for output in outputs)
+    return frozenset(
+        leaf.digest for output in outputs for leaf in leaves(cast("Stored", msgspec.convert(output, Stored)))
+    )

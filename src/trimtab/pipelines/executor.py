@@ -20,7 +20,7 @@ from trimtab.pipelines.graph import Graph, Node
 from trimtab.pipelines.pool import Child, Ended, Pool
 from trimtab.pipelines.step_runs import StepInput, StepRun, record
 from trimtab.pipelines.task import ENTRY, Reply, Returned, Task
-from trimtab.pipelines.values import Stored, ValueStore, digest_of
+from trimtab.pipelines.values import Stored, ValueStore
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
@@ -263,16 +263,16 @@ class Executor:
 
         self._ws.write(work)
 
-    def close(self) -> None:
-        """Kill what is still running, which happens only if the run was broken off."""
-        if self._pool is not None:
-            for child in self._running:
-                self._pool.kill(child)
-
-
-def output_digests(outputs: dict[str, Stored]) -> dict[str, str]:
-    """The digests of outputs, by name."""
-    return {name: digest_of(stored) for name, stored in outputs.items()}
+    def break_off(self) -> None:
+        """Kill what is still running and record it as failed: the run ends before its time."""
+        for child, work in self._running.items():
+            assert self._pool is not None
+            self._pool.kill(child)
+            self._unwritten[work.node.id] = work.state(
+                self._run_id, "failed", at=self._ws.clock.now(), error="The run was broken off."
+            )
+        self._running.clear()
+        self._write()
 
 
 def module_name(function: Callable[..., object]) -> str:

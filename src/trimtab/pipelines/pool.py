@@ -122,8 +122,12 @@ class Pool:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         child = Child(ours, log)
-        with theirs, log.open("ab") as output:
-            self._request(b"F", {"client": client}, [theirs.fileno(), output.fileno()])
+        try:
+            with theirs, log.open("ab") as output:
+                self._request(b"F", {"client": client}, [theirs.fileno(), output.fileno()])
+        except BaseException:
+            ours.close()
+            raise
         self._awaiting.append(child)
         self._selector.register(ours, selectors.EVENT_READ, child)
         self._send(child, msgspec.msgpack.encode(Assignment(entry, body)))
@@ -137,8 +141,9 @@ class Pool:
             self._request(b"K", {"pid": child.pid, "signal": int(number)})
 
     def wait(self, timeout: float | None) -> list[Event]:
-        """What happened: messages of children and their ends, each child's in order. Waits up to
-        `timeout` seconds (None: until something happens)."""
+        """What happened: messages of children and their ends, each child's in order.
+
+        Waits up to `timeout` seconds (None: as long as it takes), and may answer nothing earlier."""
         if not self._ready:
             for key, _ in self._selector.select(timeout):
                 if key.data is None:

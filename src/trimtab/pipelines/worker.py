@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -94,7 +95,9 @@ class _Claimed:
     job: Job
     renewed: float
     reply: Done | Broken | None = None
-    stopping: bool = False
+    cancelled: bool = False
+    lost: bool = False
+    kill_at: float | None = None
 
 
 class Worker:
@@ -183,17 +186,21 @@ class Worker:
         """Keep the claims, stop cancelled jobs, and tell the others that this worker lives."""
         now = time.monotonic()
         for child, found in self._running.items():
-            if now - found.renewed < self._lease / 4 or found.stopping:
+            if found.kill_at is not None and now > found.kill_at:
+                pool.kill(child)
+            if now - found.renewed < self._lease / 4 or found.lost:
                 continue
             try:
                 job = self._jobs.heartbeat(found.job, seconds=self._lease)
-            except LeaseLostError:
-                found.stopping = True
-            else:
-                found.renewed = now
-                found.stopping = job.cancel_requested
-            if found.stopping:
+            except LeaseLostError:  # the job is another's; this one must touch nothing any more
+                found.lost = True
                 pool.kill(child)
+                continue
+            found.renewed = now
+            if job.cancel_requested and not found.cancelled:
+                found.cancelled = True
+                found.kill_at = now + _GRACE_SECONDS
+                pool.kill(child, signal.SIGTERM)
         if now - self._beaten > min(3.0, self._lease / 4):
             self._beaten = now
             self._ws.clock.refresh()
@@ -204,7 +211,9 @@ class Worker:
     def _settle(self, found: _Claimed, child: Child, ended: Ended) -> None:
         """Record how a job ended."""
         try:
-            if found.reply is None and found.stopping:
+            if found.lost:
+                _log.warning("job %s was taken over by another worker", found.job.id)
+            elif found.reply is None and found.cancelled:
                 self._jobs.cancelled(found.job)
             elif isinstance(found.reply, Done):
                 self._jobs.finish(found.job, found.reply.result)
@@ -242,6 +251,7 @@ class Worker:
 def run_job(channel: Channel, body: bytes, server: socket.socket | None) -> None:
     """A job's process: call the handler and send what came of it."""
     assert server is not None
+    signal.signal(signal.SIGTERM, _leave)  # so that a run that is broken off is marked so
     assigned = msgspec.msgpack.decode(body, type=Assigned)
     reply: Done | Broken
     try:
@@ -257,6 +267,10 @@ def run_job(channel: Channel, body: bytes, server: socket.socket | None) -> None
         traceback.print_exc()
         reply = Broken(JobError("error", f"{type(error).__qualname__}: {error}"), False)
     channel.send(msgspec.msgpack.encode(reply))
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
