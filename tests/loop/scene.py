@@ -246,6 +246,6 @@ def report(order: GatesOrder, *, passed: bool) -> GateReport:
         digest=order.digest,
         policy=policy_of(order.gates).digest,
         results=results,
-        created_at=order.end,
+        created_at=order.end or START,
         champion=order.champion,
     )

@@ -13,6 +13,7 @@ from tests.loop.roles import DAY, HOUR, NAME, START, World, world
 from trimtab.errors import ClockWentBackError, ConflictError, UnavailableError
 from trimtab.loop.cycle import State
 from trimtab.loop.replay import NEVER, Replay
+from trimtab.monitoring.alerts import Alerts
 from trimtab.monitoring.outcomes import Outcomes
 from trimtab.store import journal
 from trimtab.workspace import Workspace
@@ -90,6 +91,8 @@ def test_a_slow_machine_whose_controller_is_killed_tells_the_same_story(tmp_path
         joined = Outcomes(replayed.workspace).joined(NAME, START, START + 30 * DAY)
         assert len(joined) == replayed.requests == 6 * 24
         assert joined.labelled.all()
+        found = {(finding.monitor, finding.status) for finding in Alerts(replayed.workspace).findings(NAME)}
+        assert {("log bias", "alert"), ("drift", "ok"), ("performance loop:log_error", "ok")} <= found
     with world(tmp_path / "slow") as replayed:
         worker = psutil.Process(replayed.processes["worker"].pid)
         with slowed(worker), controller_killed_in_training(replayed) as killed:

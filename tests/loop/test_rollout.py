@@ -23,7 +23,7 @@ from trimtab.loop.rollout import (
 from trimtab.statistics.sequential import Decision, Verdict
 
 START = datetime(2011, 9, 1, tzinfo=UTC)
-PLAN = Canary(steps=[5, 25, 100], shadow="2d", dwell="2d", max_duration="21d").plan  # type: ignore[arg-type]
+PLAN = Canary(steps=(5, 25, 100), shadow="2d", dwell="2d", max_duration="21d").plan
 
 
 def verdict(decision: Decision, blocks: int = 6) -> Verdict:

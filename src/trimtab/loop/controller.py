@@ -129,7 +129,7 @@ class Controller:
             champion = champion_of(connection, applied.declaration.model)
         if self._watcher.step(loop, applied, cycle, champion):
             return True
-        if cycle is None or self._watcher.rows_on_their_way(applied.declaration):
+        if cycle is None or self._watcher.waits(loop, applied):
             return False
         return self._pilot.step(loop, self._declared(loop.name, cycle.declaration), cycle, champion)
 

@@ -25,7 +25,7 @@ from trimtab.loop.triggers import name as trigger_name
 from trimtab.models.gates import AnyGate
 from trimtab.monitoring.monitors import Monitor, kind_of
 from trimtab.pipelines.graph import Pipeline, trace
-from trimtab.statistics.metrics import metric
+from trimtab.statistics.metrics import MetricFunction, metric, reference_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _MODES = ("auto", "approve", "advise")
@@ -78,10 +78,10 @@ class Loop:
     """A loop as a user declares it; see the arguments of `Declaration` for what is not said here.
 
     `train` is the pipeline that returns the model. `dataset` may be left out where the pipeline reads only
-    one. `holdout` is kept from training and used by the gates, for candidate and champion alike. `metric`
-    is by default that of the first gate that has one. `mode`: "auto" goes through to promotion by itself,
-    "approve" asks a person before the rollout, "advise" proposes each cycle and does nothing until
-    approved. Raises InvalidInputError for what makes no sense.
+    one. `holdout`, the last 14 days if nothing is said, is kept from training and used by the gates, for
+    candidate and champion alike. `metric` is by default that of the first gate that has one. `mode`: "auto"
+    goes through to promotion by itself, "approve" asks a person before the rollout, "advise" proposes each
+    cycle and does nothing until approved. Raises InvalidInputError for what makes no sense.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Loop:
         budget: Budget | None = None,
         holdout: Window | None = None,
         mode: Mode = "approve",
-        metric: str = "",
+        metric: str | MetricFunction = "",
         dataset: str = "",
         target: str = "",
         model: str = "",
@@ -110,10 +110,15 @@ class Loop:
                 f"The loop '{name}' is given {train!r} to train with, which is not a pipeline.",
                 hint="Decorate the function with @tt.pipeline.",
             )
+        if train.function.__module__ == "__main__":
+            raise InvalidInputError(
+                f"The loop '{name}' is declared in a script, whose pipeline no worker could import.",
+                hint="Declare it in a module of the project, loop.py say, and run: trimtab loop apply",
+            )
         self.train = train
         params = dict(params or {})
         read = {ref.name for ref in trace(train, params, as_of=datetime.now(UTC)).datasets}
-        chosen = metric or _metric_of(name, gates)
+        chosen = reference_of(metric) if metric else _metric_of(name, gates)
         self.declaration = Declaration(
             name=name,
             model=model or name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -23,9 +24,11 @@ _STATUS: dict[str, Status] = {
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """How an order stands: `answer` is what the worker answered, `failure` why it could not."""
+    """How an order stands: `answer` is what the worker answered, `failure` why it could not, `since` the
+    event time at which it was ordered."""
 
     status: Status
+    since: datetime | None = None
     answer: object = None
     failure: str = ""
 
@@ -37,7 +40,9 @@ def order(tx: Transaction, request: Order, *, key: str) -> None:
 
 def standing(connection: Connection, key: str) -> Standing:
     """How the order of this key stands."""
-    query = select(jobs.c.state, jobs.c.result, jobs.c.error).where(jobs.c.dedupe_key == key)
+    query = select(jobs.c.state, jobs.c.result, jobs.c.error, jobs.c.created_at).where(
+        jobs.c.dedupe_key == key
+    )
     row = connection.execute(query).one_or_none()
     if row is None:
         return Standing(status="absent")
@@ -45,7 +50,7 @@ def standing(connection: Connection, key: str) -> Standing:
     if row.state in ("failed", "cancelled"):
         error = None if row.error is None else msgspec.convert(row.error, JobError)
         failure = "it was cancelled" if error is None else error.message
-    return Standing(status=_STATUS[row.state], answer=row.result, failure=failure)
+    return Standing(status=_STATUS[row.state], since=row.created_at, answer=row.result, failure=failure)
 
 
 def unfinished_jobs(connection: Connection) -> list[str]:

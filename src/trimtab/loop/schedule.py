@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from croniter import croniter
 
@@ -50,6 +51,7 @@ def check_schedule(text: str) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
 def next_time(text: str, after: datetime) -> datetime:
     """The first moment of the schedule later than `after`."""
     if _DURATION.fullmatch(text):
@@ -59,6 +61,7 @@ def next_time(text: str, after: datetime) -> datetime:
     return found.astimezone(UTC)
 
 
+@lru_cache(maxsize=4096)
 def latest_time(text: str, at: datetime) -> datetime:
     """The last moment of the schedule not later than `at`."""
     if _DURATION.fullmatch(text):

@@ -5,276 +5,242 @@ The written `loop.py` is meant to be read and changed; nothing reads it but Pyth
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
-from collections.abc import Sequence
-from datetime import timedelta
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import polars as pl
 
+from trimtab.config import FILE_NAME, STATE_FOLDER
 from trimtab.data.datasets import Datasets
+from trimtab.data.spec import ColumnSpec, ContractSpec
+from trimtab.data.window import Window
 from trimtab.digest import digest_file
-from trimtab.errors import ConflictError, InvalidInputError, unknown
+from trimtab.errors import ConflictError
+from trimtab.loop.machine import Mode
+from trimtab.loop.user_table import UserTable, describe
 from trimtab.workspace import Workspace
 
-MOST_CATEGORIES = 200
-"""A text column with more different values than this is left out of the inputs."""
-
-LEAST_ROWS = 50
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found out about a user's table: `inputs` are the columns that a model may use, `left_out`
-    those that it may not, each with the reason."""
-
-    name: str
-    target: str
-    time: str | None
-    key: str | None
-    binary: bool
-    inputs: tuple[str, ...]
-    left_out: dict[str, str]
-    rows: int
-    span: timedelta | None
-
-
-def describe(rows: pl.DataFrame, *, name: str, target: str, time: str | None, key: str | None) -> Table:
-    """Look at a table and decide what can be learned from it how.
-
-    Raises NotFoundError for a column that is not there, InvalidInputError for a table that nothing can be
-    learned from: too few rows, a target that is neither a number nor true/false, a time that is not one.
-    """
-    for column in (target, time, key):
-        if column is not None and column not in rows.columns:
-            raise unknown("column", column, rows.columns)
-    if rows.height < LEAST_ROWS:
-        raise InvalidInputError(f"The table has {rows.height} rows; a loop needs at least {LEAST_ROWS}.")
-    kind = rows.schema[target]
-    if not (kind.is_numeric() or kind == pl.Boolean):
-        raise InvalidInputError(
-            f"The target '{target}' holds {kind}, not numbers or true/false.",
-            hint="Turn it into 0 and 1, or into a number, first.",
-        )
-    if time is not None and not isinstance(rows.schema[time], pl.Datetime | pl.Date):
-        raise InvalidInputError(f"The column '{time}' holds {rows.schema[time]}, not times.")
-    left_out = {target: "the target"}
-    if time is not None:
-        left_out[time] = "the time"
-    if key is not None:
-        left_out[key] = "the key"
-    for column in rows.columns:
-        reason = None if column in left_out else _unusable(rows[column])
-        if reason is not None:
-            left_out[column] = reason
-    inputs = tuple(column for column in rows.columns if column not in left_out)
-    if not inputs:
-        raise InvalidInputError(f"No column of the table but '{target}' can be an input of a model.")
-    values = rows[target].drop_nulls().unique()
-    return Table(
-        name=name,
-        target=target,
-        time=time,
-        key=key,
-        binary=kind == pl.Boolean or set(values.to_list()) <= {0, 1},
-        inputs=inputs,
-        left_out=left_out,
-        rows=rows.height,
-        span=None if time is None else _span(rows[time]),
-    )
+_LONGEST_NAME = 100
+_TAKEN = frozenset({"bool", "date", "datetime", "float", "int", "str", "tt"})
+"""Names that the contract's own annotations need."""
 
 
 def start_project(
-    folder: Path, rows: pl.DataFrame, source: Path, *, target: str, time: str | None, key: str | None
+    folder: Path,
+    rows: pl.DataFrame,
+    source: Path,
+    *,
+    target: str,
+    time: str | None = None,
+    key: str | None = None,
+    mode: Mode = "approve",
 ) -> list[Path]:
     """Write a project that learns `target` from these rows of the file `source`, with a workspace that holds
-    them; answers the files written. See `describe` for what is refused; then nothing is written."""
-    table = describe(rows, name=dataset_name(source), target=target, time=time, key=key)
-    files = write_project(folder, rows, table)
-    with Workspace.create(folder) as workspace:
-        datasets = Datasets(workspace)
-        datasets.create(table.name, time=time, key=[key] if key else [])
-        datasets.append(table.name, rows, key=digest_file(source))
-    return files
+    them; answers the files written.
+
+    See `describe` for what is refused; raises ConflictError if the folder holds a project. Where anything
+    fails, nothing stays.
+    """
+    table = describe(rows, target=target, time=time, key=key, now=datetime.now(UTC))
+    name = dataset_name(source)
+    files = {
+        FILE_NAME: '# The loop that `trimtab up` applies.\nloop = "loop:loop"\n',
+        "loop.py": loop_source(name, table, mode),
+        "README.md": _readme(name, table, mode),
+    }
+    for taken in (*files, STATE_FOLDER):
+        if (folder / taken).exists():
+            raise ConflictError(f"{folder / taken} is already there.", hint="Name another folder with --dir.")
+    with ExitStack() as undo:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            undo.callback((folder / file).unlink, missing_ok=True)
+            (folder / file).write_text(text)
+        undo.callback(shutil.rmtree, folder / STATE_FOLDER, ignore_errors=True)
+        with Workspace.create(folder) as workspace:
+            datasets = Datasets(workspace)
+            datasets.create(name, contract=table.contract, time=time, key=[key] if key else [])
+            datasets.append(name, rows, key=digest_file(source))
+        undo.pop_all()
+    return [folder / file for file in files]
 
 
 def dataset_name(path: Path) -> str:
-    """A name for the dataset of a file: its own name, in the letters that names may have."""
+    """A name for the dataset of a file, and its loop: its own name, in the letters that names may have."""
     name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")
-    return name or "rows"
+    return name[:_LONGEST_NAME].strip("-") or "rows"
 
 
-def write_project(folder: Path, rows: pl.DataFrame, table: Table) -> list[Path]:
-    """Write `trimtab.toml`, `loop.py` and a README; raises ConflictError if the folder holds one of them."""
-    files = {
-        "trimtab.toml": '# The loop that `trimtab up` applies.\nloop = "loop:loop"\n',
-        "loop.py": _loop_source(rows, table),
-        "README.md": _readme(table),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in files:
-        if (folder / name).exists():
-            raise ConflictError(f"{folder / name} is already there.", hint="Name another folder with --dir.")
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    return [folder / name for name in files]
+def loop_source(name: str, table: UserTable, mode: Mode) -> str:
+    """The text of `loop.py`."""
+    kinds = {column.type for column in table.contract.columns}
+    dates = sorted(kinds & {"date", "datetime"})
+    return f'''"""Learns {_words(table.target)} from the other columns of the dataset `{name}`. Yours to change."""
 
-
-def _unusable(column: pl.Series) -> str | None:
-    kind = column.dtype
-    if kind.is_numeric() or kind == pl.Boolean:
-        return "it has one value only" if column.n_unique() == 1 else None
-    if kind in (pl.String, pl.Categorical, pl.Enum):
-        distinct = column.n_unique()
-        if distinct == 1:
-            return "it has one value only"
-        return f"it has {distinct} different texts" if distinct > MOST_CATEGORIES else None
-    return f"a model cannot use {kind}: derive numbers from it in `prepare`"
-
-
-def _span(times: pl.Series) -> timedelta:
-    first, last = times.min(), times.max()
-    if first is None or last is None:
-        raise InvalidInputError(f"The column '{times.name}' holds no time at all.")
-    span = last - first  # type: ignore[operator]  # both are dates or both are times
-    assert isinstance(span, timedelta)
-    return span
-
-
-def _annotation(column: pl.Series) -> str:
-    kind = column.dtype
-    if kind.is_integer():
-        name = "int"
-    elif kind.is_numeric():
-        name = "float"
-    elif kind == pl.Boolean:
-        name = "bool"
-    elif isinstance(kind, pl.Datetime):
-        name = "datetime"
-    elif kind == pl.Date:
-        name = "date"
-    else:
-        name = "str"
-    holes = column.null_count() > 0 or (kind.is_float() and bool(column.is_nan().any()))
-    return f"{name} | None" if holes else name
-
-
-def _contract_lines(rows: pl.DataFrame) -> list[str]:
-    lines = []
-    for name in rows.columns:
-        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-            raise InvalidInputError(
-                f"The column '{name}' has a name that Python cannot use.", hint="Rename it in the file first."
-            )
-        lines.append(f"    {name}: {_annotation(rows[name])}")
-    return lines
-
-
-def _quoted(names: Sequence[str]) -> str:
-    lines, line = [], "   "
-    for name in names:
-        item = f' "{name}",'
-        if len(line) + len(item) > 100:
-            lines.append(line)
-            line = "   "
-        line += item
-    return "\n".join([*lines, line])
-
-
-def _loop_source(rows: pl.DataFrame, table: Table) -> str:
-    metric = "log_loss" if table.binary else "rmse"
-    objective = "binary" if table.binary else "regression"
-    contract = "\n".join(_contract_lines(rows))
-    imports = sorted(
-        {"datetime" for column in rows.columns if isinstance(rows.schema[column], pl.Datetime)}
-        | {"date" for column in rows.columns if rows.schema[column] == pl.Date}
-    )
-    first_line = f"from datetime import {', '.join(imports)}\n\n" if imports else ""
-    window, holdout = _windows(table)
-    target = table.target
-    monitors = f'tt.Drift(), tt.Performance("{metric}", drop=0.1)'
-    return f'''"""Learns `{target}` from the other columns of the dataset `{table.name}`. Yours to change."""
-
-{first_line}import lightgbm as lgb
+{f"from datetime import {', '.join(dates)}" + chr(10) * 2 if dates else ""}import lightgbm as lgb
 import polars as pl
 
 import trimtab as tt
 
+TARGET = {_literal(table.target)}
 INPUTS = [
-{_quoted(table.inputs)}
+{_listed(table.inputs)}
 ]
+LIGHTGBM = {{
+    "objective": "{"binary" if table.binary else "regression"}",
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "seed": 0,
+    "deterministic": True,
+    "verbose": -1,
+}}
 
 
-class Rows(tt.Contract):
-    """What every row must be; add rules with tt.field(ge=0, isin=[...], ...)."""
-
-{contract}
+{_contract_source(table.contract)}
 
 
 @tt.step
 def prepare(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows to learn from: those whose target is known."""
-    return rows.drop_nulls("{target}")
+    return rows.filter(pl.col(TARGET).cast(pl.Float64).is_finite())
 
 
 @tt.step
 def train(rows: pl.DataFrame) -> tt.Model:
     """Gradient-boosted trees."""
     inputs = tt.inputs(rows, INPUTS, nullable=True)
-    labels = rows["{target}"].cast(pl.Float64).to_numpy()
-    data = lgb.Dataset(
-        inputs.matrix(rows),
-        labels,
-        feature_name=inputs.names,
-        categorical_feature=inputs.categorical,
-    )
-    parameters = {{"objective": "{objective}", "learning_rate": 0.05, "num_leaves": 15, "verbose": -1}}
-    booster = lgb.train(parameters, data, num_boost_round=200)
+    labels = rows[TARGET].cast(pl.Float64).to_numpy()
+    categorical = [inputs.names.index(column) for column in inputs.categorical]
+    data = lgb.Dataset(inputs.matrix(rows), labels, categorical_feature=categorical)
+    booster = lgb.train(LIGHTGBM, data, num_boost_round=200)
     tt.log(rows=rows.height, mean_target=labels.mean())
-    return tt.Model.lightgbm(booster, inputs, target="{target}")
+    return tt.Model.lightgbm(booster, inputs, target=TARGET)
 
 
 @tt.pipeline
-def training(window: tt.Window = {window}) -> tt.Model:
+def training(window: tt.Window = {_window(table.window)}) -> tt.Model:
     """From the rows of the window to a model."""
-    return train(prepare(tt.dataset("{table.name}", contract=Rows).window(window)))
+    return train(prepare(tt.dataset({_literal(name)}, contract=Rows).window(window)))
 
 
-loop = tt.Loop(
-    "{table.name}",
+{_declaration(name, table, mode)}'''
+
+
+def _declaration(name: str, table: UserTable, mode: Mode) -> str:
+    metric = "log_loss" if table.binary else "rmse"
+    lean = "0.1" if table.binary else f"{table.spread / 5:.2g}"
+    drop = "0.1" if table.binary else f"{table.spread / 10:.2g}"
+    ratio = "" if table.positive else ", answer_ratio=None"
+    comment = {
+        "auto": "  # everything by itself",
+        "approve": '  # a person lets each version go live; "auto" lets the loop decide',
+        "advise": "  # each cycle is only proposed",
+    }[mode]
+    return f"""loop = tt.Loop(
+    {_literal(name)},
     train=training,
-    target="{target}",
-    holdout={holdout},
+    target=TARGET,
+    holdout={_window(table.holdout)},  # kept from training, for the gates
     gates=[tt.gates.Signature(), tt.gates.BeatsChampion("{metric}"), tt.gates.Latency(p99_ms=100)],
-    rollout=tt.Canary(steps=[5, 25, 100]),
-    monitors=[{monitors}],
-    triggers=[tt.OnDrift(), tt.OnPerformance()],
+    rollout=tt.Canary(steps=[5, 25, 100], max_bias={lean}{ratio}),
+    monitors=[tt.Drift(), tt.Performance("{metric}", drop={drop})],
+    triggers=[tt.OnDrift(), tt.OnPerformance(), tt.OnNewData(rows={max(50, table.rows // 5)})],
     budget=tt.Budget(cycles_per_day=1, cooldown="1d"),
-    mode="approve",  # a person approves each rollout; "auto" lets the loop decide
+    mode="{mode}",{comment}
 )
-'''
+"""
 
 
-def _windows(table: Table) -> tuple[str, str]:
-    """The training window and the hold-out: a tenth of the table's span, and all of it but that."""
-    days = 100.0 if table.span is None else max(table.span / timedelta(days=1), 1 / 24)
-    if days >= 10:
-        return f"tt.last(days={round(days * 1.1) + 1})", f"tt.last(days={max(1, round(days / 10))})"
-    hours = days * 24
-    return f"tt.last(hours={round(hours * 1.1) + 1})", f"tt.last(hours={max(1, round(hours / 10))})"
+def _contract_source(contract: ContractSpec) -> str:
+    unexpected = "" if contract.unexpected == "refuse" else f', unexpected="{contract.unexpected}"'
+    lines = [
+        f"class {contract.name}(tt.Contract{unexpected}):",
+        '    """What every row must be; add rules with tt.field(ge=0, isin=[...], ...)."""',
+        "",
+    ]
+    used: set[str] = set()
+    for column in contract.columns:
+        attribute = _attribute(column.name, used)
+        used.add(attribute)
+        lines.append(f"    {attribute}: {_annotation(column)}{_rules(column, attribute)}")
+    return "\n".join(lines)
 
 
-def _readme(table: Table) -> str:
-    left_out = "\n".join(f"- `{name}`: {reason}" for name, reason in table.left_out.items())
-    return f"""# A loop that learns `{table.target}`
+def _annotation(column: ColumnSpec) -> str:
+    return f"{column.type} | None" if column.nullable else column.type
 
-    trimtab up                         # run it; the first model is trained, checked and deployed
-    trimtab loop show {table.name}     # what it is doing
-    trimtab why {table.name}           # and on what evidence
-    trimtab data append {table.name} FILE
 
-`loop.py` is yours: inputs, contract, training, gates, rollout, monitors, triggers.
+def _rules(column: ColumnSpec, attribute: str) -> str:
+    rules = [f"name={_literal(column.name)}"] if attribute != column.name else []
+    rules += [] if column.finite else ["finite=False"]
+    return f" = tt.field({', '.join(rules)})" if rules else ""
+
+
+def _attribute(column: str, used: set[str]) -> str:
+    """A name in Python for a column: its own where that can be."""
+    if (
+        re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", column)
+        and not keyword.iskeyword(column)
+        and column not in _TAKEN
+    ):
+        wanted = column
+    else:
+        wanted = "column_" + (re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_").lower() or "unnamed")
+    name, count = wanted, 1
+    while name in used:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def _literal(text: str) -> str:
+    """A text as Python writes it, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _words(text: str) -> str:
+    """A column's name within a docstring or a README."""
+    return f"`{text}`" if re.fullmatch(r"[\w .-]+", text) else "the target"
+
+
+def _listed(names: Iterable[str]) -> str:
+    lines, line = [], "   "
+    for name in names:
+        item = f" {_literal(name)},"
+        if len(line) + len(item) > 100 and line.strip():
+            lines.append(line)
+            line = "   "
+        line += item
+    return "\n".join([*lines, line])
+
+
+def _window(window: Window) -> str:
+    """A window as a user writes it."""
+    if window.part is not None:
+        return f"tt.share({window.part[1]:g})"
+    if not window.timed:
+        return "tt.everything()"
+    return f"tt.last(days={window.days:g})" if window.days else f"tt.last(hours={window.hours:.6g})"
+
+
+def _readme(name: str, table: UserTable, mode: Mode) -> str:
+    approve = f"    trimtab loop approve {name}     # let the version that passed the gates go live\n"
+    left_out = "\n".join(f"- `{column}`: {reason}" for column, reason in table.left_out.items())
+    return f"""# A loop that learns {_words(table.target)}
+
+    trimtab up                         # run it: the first model is trained and checked at once
+    trimtab loop show {name}     # what it is doing
+    trimtab why {name}           # and on what evidence
+{approve if mode != "auto" else ""}    trimtab data append {name} FILE
+
+`loop.py` is yours: inputs, contract, training, gates, rollout, monitors, triggers. Look for inputs that are \
+not known yet when a prediction is asked for, and take them out.
 
 Not among the inputs:
 

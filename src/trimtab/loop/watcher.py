@@ -19,7 +19,7 @@ from trimtab.loop.cycles import create_cycle, last_given, spent
 from trimtab.loop.declaration import Declaration
 from trimtab.loop.findings import evaluate_monitors, forget, record_findings, tell
 from trimtab.loop.intake import due_looks
-from trimtab.loop.job_queue import order, standing
+from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.machine import Move
 from trimtab.loop.orders import IngestOrder, WatchAnswer, WatchOrder
 from trimtab.loop.pilot import Fence
@@ -51,9 +51,8 @@ class Watcher:
             return True
         if champion is None and cycle is None and not loop.paused and self._bootstrap(loop, applied):
             return True
-        now = self._workspace.clock.now()
-        moment = max(latest_time(schedule, now) for schedule in schedules(applied.declaration))
-        if moment <= loop.watched_at or self._rows_on_their_way(applied.declaration, moment):
+        moment = self._moment(applied)
+        if moment <= loop.watched_at or self._rows_on_their_way(applied.declaration):
             return False
         return self._look(loop, applied, champion, moment)
 
@@ -86,16 +85,32 @@ class Watcher:
         self._workspace.write(work)
         return True
 
-    def _rows_on_their_way(self, declared: Declaration, moment: datetime) -> bool:
-        """Whether a look should wait for sources that are being read."""
+    def waits(self, loop: LoopRecord, applied: Applied) -> bool:
+        """Whether workers are at something that decisions of this moment should wait for: sources that are
+        being read, monitors that are being evaluated. Then the order of decisions does not depend on who is
+        quicker. A worker that is away for long does not hold a loop up."""
+        with self._workspace.read() as connection:
+            if self._pending(standing(connection, _watch_key(loop, self._moment(applied)))):
+                return True
+        return self._rows_on_their_way(applied.declaration)
+
+    def _rows_on_their_way(self, declared: Declaration) -> bool:
         now = self._workspace.clock.now()
-        if now - moment > PATIENCE:
-            return False
         with self._workspace.read() as connection:
             return any(
-                due.at <= now and standing(connection, due.key).status == "pending"
+                self._pending(standing(connection, due.key))
                 for due in due_looks(connection, declared.datasets)
+                if due.at <= now
             )
+
+    def _pending(self, found: Standing) -> bool:
+        now = self._workspace.clock.now()
+        return found.status == "pending" and found.since is not None and now - found.since <= PATIENCE
+
+    def _moment(self, applied: Applied) -> datetime:
+        """The newest moment of the loop's schedules."""
+        now = self._workspace.clock.now()
+        return max(latest_time(schedule, now) for schedule in schedules(applied.declaration))
 
     # -- looks --------------------------------------------------------------------------------------------
 
@@ -106,7 +121,7 @@ class Watcher:
         findings = evaluate_monitors(self._workspace, declared, moment, user_code=False)
         if any(runs_user_code(monitor) for monitor in declared.monitors):
             request = WatchOrder(loop=loop.name, version=applied.version, moment=moment)
-            key = f"watch:{loop.name}:{moment.isoformat()}"
+            key = _watch_key(loop, moment)
             with self._workspace.read() as connection:
                 done = standing(connection, key)
             if done.status == "absent":
@@ -231,3 +246,7 @@ def _first(newest: DatasetVersion, applied: Applied) -> Firing:
         reason="there is no champion yet",
         numbers={"dataset_version": newest.number, "rows": newest.rows},
     )
+
+
+def _watch_key(loop: LoopRecord, moment: datetime) -> str:
+    return f"watch:{loop.name}:{moment.isoformat()}"

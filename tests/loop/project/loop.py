@@ -1,9 +1,15 @@
 """A small project: one number is learned from the hour."""
 
 import lightgbm as lgb
+import numpy as np
 import polars as pl
 
 import trimtab as tt
+
+
+def log_error(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """A metric of the project's own."""
+    return float(np.mean(np.abs(np.log1p(predictions) - np.log1p(labels))))
 
 
 @tt.step
@@ -28,7 +34,7 @@ loop = tt.Loop(
     "demand",
     train=training,
     gates=[tt.gates.Signature(), tt.gates.AnswerRatio(0.1, 10), tt.gates.Bias(max_abs=1.2)],
-    metric="rmsle",
+    metric=log_error,
     rollout=tt.Canary(
         steps=(50, 100),
         shadow="1d",
@@ -40,7 +46,11 @@ loop = tt.Loop(
         look="1d",
         answer_ratio=(0.2, 5),
     ),
-    monitors=[tt.Bias(max_abs=0.2, log=True, days=2, min_labels=24), tt.Drift(min_rows=24)],
+    monitors=[
+        tt.Bias(max_abs=0.2, log=True, days=2, min_labels=24),
+        tt.Drift(min_rows=24),
+        tt.Performance(log_error, max=9, days=2, min_labels=24),
+    ],
     triggers=[tt.OnBias()],
     budget=tt.Budget(cycles_per_day=2, cooldown="2d"),
     holdout=tt.last(days=1),
