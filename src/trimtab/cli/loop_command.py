@@ -165,12 +165,8 @@ def mode(
     reason: Reason = "",
 ) -> None:
     """Say how much a loop may do by itself."""
-    try:
-        wanted = msgspec.convert(mode, Mode)
-    except msgspec.ValidationError:
-        raise InvalidInputError(f"'{mode}' is not a mode.", hint="Give auto, approve or advise.") from None
     with open_workspace(project) as workspace:
-        Loops(workspace).set_mode(name, wanted, reason=reason)
+        Loops(workspace).set_mode(name, mode_of(mode), reason=reason)
     say(f"The loop '{name}' is in mode {mode}.")
 
 
@@ -186,6 +182,15 @@ def rollback(
         champion = Loops(workspace).status(name).champion
     ended = "" if cycle is None else f"Cycle {cycle.number} is {cycle.state.value.replace('_', ' ')}. "
     say(f"{ended}The champion is {'none' if champion is None else f'version {champion.version}'}.")
+
+
+def mode_of(given: str) -> Mode:
+    """The mode of this name; raises InvalidInputError."""
+    try:
+        mode: Mode = msgspec.convert(given, Mode)
+    except msgspec.ValidationError:
+        raise InvalidInputError(f"'{given}' is not a mode.", hint="Give auto, approve or advise.") from None
+    return mode
 
 
 def parse_params(given: list[str]) -> dict[str, Any]:

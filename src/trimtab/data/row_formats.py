@@ -38,7 +38,8 @@ def read_rows(data: bytes, form: str, types: Mapping[str, ColumnType] | None = N
     """The rows of a message in one of the forms above; raises InvalidInputError if they are not that.
 
     CSV and JSON cannot say all types: columns in `types` are read as those (`Datasets.types` knows them), so
-    that "007" stays text and "2011-01-01T00:00:00Z" becomes a time. Others are what they look like.
+    that "007" stays text and "2011-01-01T00:00:00Z" becomes a time, also where Parquet holds it as a text.
+    Others are what they look like.
     """
     if not data:
         raise InvalidInputError("There are no rows: the content is empty.")
@@ -47,9 +48,9 @@ def read_rows(data: bytes, form: str, types: Mapping[str, ColumnType] | None = N
     try:
         match form:
             case "parquet":
-                return pl.read_parquet(source)
+                rows = pl.read_parquet(source)
             case "arrow":
-                return pl.read_ipc(source)
+                rows = pl.read_ipc(source)
             case "csv":
                 rows = pl.read_csv(
                     source,

@@ -81,7 +81,8 @@ def loop_source(name: str, table: UserTable, mode: Mode) -> str:
     """The text of `loop.py`."""
     kinds = {column.type for column in table.contract.columns}
     dates = sorted(kinds & {"date", "datetime"})
-    return f'''"""Learns {_words(table.target)} from the other columns of the dataset `{name}`. Yours to change."""
+    learned = _words(table.target)
+    return f'''"""Learns {learned} from the other columns of the dataset `{name}`. Yours to change."""
 
 {f"from datetime import {', '.join(dates)}" + chr(10) * 2 if dates else ""}import lightgbm as lgb
 import polars as pl
@@ -230,14 +231,21 @@ def _window(window: Window) -> str:
 
 
 def _readme(name: str, table: UserTable, mode: Mode) -> str:
-    approve = f"    trimtab loop approve {name}     # let the version that passed the gates go live\n"
+    commands = {
+        "trimtab up": "run it: the first model is trained and checked at once",
+        f"trimtab loop show {name}": "what it is doing",
+        f"trimtab why {name}": "and on what evidence",
+        f"trimtab loop approve {name}": "let the version that passed the gates go live",
+        f"trimtab data append {name} FILE": "new rows",
+    }
+    if mode == "auto":
+        del commands[f"trimtab loop approve {name}"]
+    width = max(map(len, commands))
+    told = "\n".join(f"    {command:<{width}}  # {words}" for command, words in commands.items())
     left_out = "\n".join(f"- `{column}`: {reason}" for column, reason in table.left_out.items())
     return f"""# A loop that learns {_words(table.target)}
 
-    trimtab up                         # run it: the first model is trained and checked at once
-    trimtab loop show {name}     # what it is doing
-    trimtab why {name}           # and on what evidence
-{approve if mode != "auto" else ""}    trimtab data append {name} FILE
+{told}
 
 `loop.py` is yours: inputs, contract, training, gates, rollout, monitors, triggers. Look for inputs that are \
 not known yet when a prediction is asked for, and take them out.

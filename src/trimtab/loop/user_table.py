@@ -1,4 +1,4 @@
-"""What can be learned from a user's table, and how: found out by looking at it, before anything is written."""
+"""What can be learned from a user's table, and how: found out by looking at it before anything is made."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def describe(
     left_out = {target: "the target"} | dropped
     left_out |= {name: "the time" for name in [time] if name is not None}
     left_out |= {name: "the key" for name in [key] if name is not None}
-    for column in contract.columns:
-        if column.name not in left_out and (reason := _unusable(rows[column.name])):
-            left_out[column.name] = reason
+    for name in rows.columns:
+        if name not in left_out and (reason := _unusable(rows[name])):
+            left_out[name] = reason
     inputs = tuple(name for name in rows.columns if name not in left_out)
     if not inputs:
         reasons = "; ".join(f"'{name}': {why}" for name, why in left_out.items() if name not in named)
@@ -221,7 +221,7 @@ def _windows(times: pl.Series | None, labels: pl.Series, now: datetime) -> tuple
 
 
 def _last(least: timedelta, most: timedelta) -> Window:
-    """A window of at least `least` and less than `most`, in the largest unit in which it is a whole number."""
+    """A window of at least `least` and less than `most`, in the largest unit of which it is a multiple."""
     for unit, name in ((DAY, "days"), (HOUR, "hours")):
         count = math.ceil(least / unit)
         if count * unit < most:
