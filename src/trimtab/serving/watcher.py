@@ -27,7 +27,7 @@ from trimtab.store.types import to_microseconds
 from trimtab.workspace import Workspace
 
 POLL_SECONDS = 0.3
-REPLAY_POLL_SECONDS = 0.01
+REPLAY_POLL_SECONDS = 0.02
 BEAT_SECONDS = 4.0
 PATIENCE_SECONDS = 2.0
 """How long a starting gateway waits for the metadata store before it serves what it last knew."""
