@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -28,7 +28,6 @@ from trimtab.pipelines.graph import Pipeline, trace
 from trimtab.statistics.metrics import MetricFunction, metric, reference_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-_MODES = ("auto", "approve", "advise")
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,41 +104,34 @@ class Loop:
         watch: str = "day",
         label_delay: str = "0h",
     ) -> None:
-        if not isinstance(train, Pipeline):
-            raise InvalidInputError(
-                f"The loop '{name}' is given {train!r} to train with, which is not a pipeline.",
-                hint="Decorate the function with @tt.pipeline.",
-            )
-        if train.function.__module__ == "__main__":
-            raise InvalidInputError(
-                f"The loop '{name}' is declared in a script, whose pipeline no worker could import.",
-                hint="Declare it in a module of the project, loop.py say, and run: trimtab loop apply",
-            )
+        _check_arguments(name, train, gates, mode)
         self.train = train
         params = dict(params or {})
         read = {ref.name for ref in trace(train, params, as_of=datetime.now(UTC)).datasets}
         chosen = reference_of(metric) if metric else _metric_of(name, gates)
-        self.declaration = Declaration(
-            name=name,
-            model=model or name,
-            endpoint=endpoint or name,
-            pipeline=f"{train.function.__module__}:{train.function.__qualname__}",
-            parameters=tuple(train.signature.parameters),
-            params=msgspec.to_builtins(params),
-            dataset=dataset or _only(name, read),
-            datasets=tuple(sorted({*read, *([dataset] if dataset else [])})),
-            target=target,
-            metric=chosen,
-            bias="log_bias" if chosen == "rmsle" else "bias",
-            gates=tuple(gates),
-            rollout=rollout or Canary(),
-            monitors=tuple(monitors),
-            triggers=tuple(triggers),
-            budget=budget or Budget(),
-            holdout=holdout or last(days=14),
-            mode=mode,
-            watch=watch,
-            label_delay=label_delay,
+        self.declaration = _normal(
+            Declaration(
+                name=name,
+                model=model or name,
+                endpoint=endpoint or name,
+                pipeline=f"{train.function.__module__}:{train.function.__qualname__}",
+                parameters=tuple(train.signature.parameters),
+                params=msgspec.to_builtins(params),
+                dataset=dataset or _only(name, read),
+                datasets=tuple(sorted({*read, *([dataset] if dataset else [])})),
+                target=target,
+                metric=chosen,
+                bias="log_bias" if chosen == "rmsle" else "bias",
+                gates=tuple(gates),
+                rollout=rollout or Canary(),
+                monitors=tuple(monitors),
+                triggers=tuple(triggers),
+                budget=budget or Budget(),
+                holdout=holdout or last(days=14),
+                mode=mode,
+                watch=watch,
+                label_delay=label_delay,
+            )
         )
         check(self.declaration)
 
@@ -152,6 +144,39 @@ class Loop:
         return f"<loop {self.name}>"
 
 
+def _check_arguments(name: str, train: object, gates: Sequence[AnyGate], mode: str) -> None:
+    """What can only be told of the Python objects, or must be told before they are looked at closer."""
+    if not isinstance(train, Pipeline):
+        raise InvalidInputError(
+            f"The loop '{name}' is given {train!r} to train with, which is not a pipeline.",
+            hint="Decorate the function with @tt.pipeline.",
+        )
+    if train.function.__module__ == "__main__":
+        raise InvalidInputError(
+            f"The loop '{name}' is declared in a script, whose pipeline no worker could import.",
+            hint="Declare it in a module of the project, loop.py say, and run: trimtab loop apply",
+        )
+    if not gates:
+        raise InvalidInputError(
+            f"The loop '{name}' has no gate, so anything would be promoted.",
+            hint="Give at least one, as in gates=[tt.gates.BeatsChampion('rmse')].",
+        )
+    if mode not in get_args(Mode):
+        raise InvalidInputError(
+            f"The mode '{mode}' is not known.", hint=f"Give one of {', '.join(get_args(Mode))}."
+        )
+
+
+def _normal(declared: Declaration) -> Declaration:
+    """The declaration as it will be read back, so that one that is stored equals one that is written."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(declared), type=Declaration)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise InvalidInputError(
+            f"The loop '{declared.name}' cannot be declared like this: {error}."
+        ) from None
+
+
 def check(declared: Declaration) -> None:
     """Raise InvalidInputError for a declaration that cannot work, whoever wrote it."""
     for what, text in (("loop", declared.name), ("model", declared.model), ("endpoint", declared.endpoint)):
@@ -160,15 +185,6 @@ def check(declared: Declaration) -> None:
                 f"'{text}' cannot be the name of a {what}.",
                 hint="Use letters, digits, '_' and '-', at most 100 of them.",
             )
-    if not declared.gates:
-        raise InvalidInputError(
-            f"The loop '{declared.name}' has no gate, so anything would be promoted.",
-            hint="Give at least one, as in gates=[tt.gates.BeatsChampion('rmse')].",
-        )
-    if declared.mode not in _MODES:
-        raise InvalidInputError(
-            f"The mode '{declared.mode}' is not known.", hint=f"Give one of {', '.join(_MODES)}."
-        )
     check_schedule(declared.watch)
     duration(declared.label_delay)
     _check_metrics(declared)
