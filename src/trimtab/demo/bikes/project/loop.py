@@ -105,6 +105,8 @@ loop = tt.Loop(
         max_duration="14d",
         margin=0.05,
         alpha=0.1,
+        tuned_for=10,
+        look="1d",
         answer_ratio=(1 / 6, 6.0),
     ),
     monitors=[tt.Bias(max_abs=0.10, log=True), tt.Performance("rmsle", max=0.6), tt.Drift(effect=0.35)],
