@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -17,10 +18,10 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trimtab.errors import UnauthorizedError
+from trimtab.errors import RefusedError, TrimtabError
 from trimtab.server import datasets, journal, loops, models, status
 from trimtab.server.errors import answer_error, install_error_handlers
-from trimtab.serving.access import Access, access_for, check_binding, token_hashes
+from trimtab.serving.access import Access, access_for, check_binding, is_loopback, token_hashes
 from trimtab.workspace import Workspace
 
 OPEN_PATHS = frozenset({"/health"})
@@ -100,7 +101,8 @@ class Cached:
 
 
 class Guard:
-    """Lets a request in only with a token, where this port demands one."""
+    """Lets a request in only with a token, where this port demands one; where it does not, only requests that
+    no foreign web page can have sent: named for this machine, and from no other origin."""
 
     def __init__(self, app: ASGIApp, current: Cached) -> None:
         self._app = app
@@ -109,15 +111,27 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            header = dict(scope["headers"]).get(b"authorization")
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             current = await asyncio.to_thread(self._current)
             try:
-                current.check(None if header is None else header.decode("latin-1"))
-            except UnauthorizedError as error:
+                current.check(headers.get(b"authorization"))
+                if not current.required:
+                    check_origin(headers.get(b"host", ""), headers.get(b"origin"))
+            except TrimtabError as error:
                 response = answer_error(error.http_status, error.code, error.message, error.hint)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def check_origin(host: str, origin: str | None) -> None:
+    """Raise RefusedError for a request that a web page of somebody else's may have sent: one that reached
+    this machine under another name (DNS rebinding), or whose origin is another than this port."""
+    if not is_loopback(urlsplit(f"//{host}").hostname or "") or (origin and urlsplit(origin).netloc != host):
+        raise RefusedError(
+            "This port answers only requests made on this machine, to this machine.",
+            hint="Call it as 127.0.0.1, or set TRIMTAB_TOKEN and send it.",
+        )
 
 
 class BodyLimit:
