@@ -15,6 +15,8 @@ def test_a_window_ends_at_the_time_it_is_asked_at() -> None:
 
 def test_weeks_days_and_hours_add_up() -> None:
     start, end = last(weeks=1, days=1, hours=12).bounds(AS_OF)
+    assert start is not None
+    assert end is not None
     assert end - start == timedelta(days=8, hours=12)
 
 
@@ -27,7 +29,9 @@ def test_a_window_before_another_ends_where_that_one_starts() -> None:
 
 def test_bounds_are_in_utc_whatever_zone_they_are_asked_in() -> None:
     there = AS_OF.astimezone(timezone(timedelta(hours=-5)))
-    assert last(hours=1).bounds(there)[1].tzinfo is UTC
+    end = last(hours=1).bounds(there)[1]
+    assert end is not None
+    assert end.tzinfo is UTC
     assert last(hours=1).bounds(there) == last(hours=1).bounds(AS_OF)
 
 

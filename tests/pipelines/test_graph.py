@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from trimtab.data.window import Window, last
-from trimtab.errors import InvalidInputError
+from trimtab.data.window import Window, last, share
+from trimtab.errors import ConflictError, InvalidInputError
 from trimtab.pipelines.graph import FromDataset, FromNode, Group, Handle, Literally, pipeline, trace
 from trimtab.pipelines.source import dataset
 from trimtab.pipelines.step import step
+from trimtab.tracking.log import log
 
 NOW = datetime(2012, 1, 1, tzinfo=UTC)
 MONTH = last(days=30)
@@ -150,6 +151,25 @@ def test_a_pipeline_called_plainly_runs_its_steps_on_given_rows() -> None:
     assert example.on({"trips": [5, 6, 7]}, plus=2) == 6 + 7 + 1 + 2
     with pytest.raises(InvalidInputError, match="called plainly on the dataset 'trips'"):
         example()
+
+
+def test_a_step_called_plainly_logs_to_nowhere() -> None:
+    @step
+    def learn(rate: float) -> float:
+        log(rate=rate)
+        return 2 * rate
+
+    assert learn(0.5) == 1.0
+    with pytest.raises(ConflictError, match="no active run"):
+        log(rate=0.5)
+
+
+def test_what_is_held_out_is_no_part_of_a_dataset_that_is_read() -> None:
+    assert dataset("trips").part() is None
+    assert dataset("trips").window(last(days=3)).part(0.1) == (0.1, 1)
+    assert dataset("trips").window(share(0.5)).part(0.1) == (0.1, 0.5)
+    with pytest.raises(InvalidInputError, match=r"All that the pipeline reads .* is held out"):
+        dataset("trips").window(share(0.1)).part(0.1)
 
 
 def test_a_pipelines_parameters_must_have_names() -> None:

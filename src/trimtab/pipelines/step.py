@@ -14,6 +14,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError
 from trimtab.pipelines.source import DatasetRef
+from trimtab.tracking.plain_call import plain_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,6 +105,10 @@ class Step(Generic[P, R]):
         trace = active_trace.get()
         if trace is not None:
             return cast("R", trace.call(self, args, kwargs))
+        with plain_call():
+            return self._called(args, kwargs)
+
+    def _called(self, args: Any, kwargs: Any) -> R:
         if any(isinstance(value, DatasetRef) for value in (*args, *kwargs.values())):
             return self.function(
                 *[self._plain(value) for value in args],
