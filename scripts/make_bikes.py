@@ -65,6 +65,7 @@ def rentals(csv: Path) -> pl.DataFrame:
 
 
 def main() -> None:
+    """Convert the CSV file that is named on the command line."""
     if len(sys.argv) not in (2, 3):
         raise SystemExit(__doc__)
     target = Path(sys.argv[2]) if len(sys.argv) == 3 else TARGET

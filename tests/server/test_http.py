@@ -136,12 +136,12 @@ def test_the_status_page_escapes_what_it_shows(client: TestClient, workspace: Wo
 
 def test_beyond_loopback_there_is_no_port_without_a_token(workspace: Workspace) -> None:
     with pytest.raises(RefusedError, match="token"):
-        create_app(workspace, "0.0.0.0")  # noqa: S104  (that it is refused is the point)
+        create_app(workspace, "0.0.0.0")
 
 
 def test_beyond_loopback_every_route_but_health_wants_the_token(workspace: Workspace) -> None:
     token = Tokens(workspace).create("ada")
-    app = create_app(workspace, "0.0.0.0")  # noqa: S104  (nothing listens here)
+    app = create_app(workspace, "0.0.0.0")
     paths = [
         (method.upper(), path.replace("{name}", "any"))
         for path, methods in app.openapi()["paths"].items()
@@ -171,7 +171,7 @@ def test_a_revoked_token_opens_nothing(workspace: Workspace, monkeypatch: pytest
     monkeypatch.setattr("trimtab.server.http.TOKEN_SECONDS", 0.0)
     token = Tokens(workspace).create("ada")
     Tokens(workspace).create("bob")
-    with TestClient(create_app(workspace, "0.0.0.0")) as client:  # noqa: S104  (nothing listens here)
+    with TestClient(create_app(workspace, "0.0.0.0")) as client:
         headers = {"Authorization": f"Bearer {token}"}
         assert client.get("/v1/status", headers=headers).status_code == 200
         Tokens(workspace).revoke("ada")

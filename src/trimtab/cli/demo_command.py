@@ -26,7 +26,7 @@ def demo(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
 ) -> None:
-    """Run the demo: sixteen months in under three minutes. Exit status 1 if it shows less than it promises."""
+    """Run the demo, sixteen months in some two minutes; exit status 1 if it shows less than it promises."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("requests"),
         TimeElapsedColumn(),

@@ -1,0 +1,1 @@
+"""Features: entities, views and as-of joins; nothing is here yet."""
