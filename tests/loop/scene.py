@@ -15,6 +15,7 @@ import polars as pl
 
 import trimtab as tt
 from trimtab.clock import FixedClock
+from trimtab.config import Settings
 from trimtab.data.datasets import Datasets
 from trimtab.digest import digest_json
 from trimtab.loop.controller import Controller
@@ -117,9 +118,11 @@ class CrashingDatabase:
 class Scene:
     """A workspace with the dataset `rentals` and the loop `bikes` applied."""
 
-    def __init__(self, folder: Path, loop: Loop | None = None) -> None:
+    def __init__(self, folder: Path, loop: Loop | None = None, *, database: str | None = None) -> None:
         self.clock = FixedClock(START)
-        self.workspace = Workspace.create(folder / "project", actor="ada", clock=self.clock)
+        self.workspace = Workspace.create(
+            folder / "project", Settings(database=database), actor="ada", clock=self.clock
+        )
         self.loops = Loops(self.workspace)
         self.jobs = Jobs(self.workspace)
         datasets = Datasets(self.workspace)

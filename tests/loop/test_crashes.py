@@ -29,18 +29,18 @@ from trimtab.store import journal
 ERRORS = st.sampled_from([1.0, 1.02, 1.6, 0.1])
 
 
-def story(folder: Path, *, dying: bool) -> list[object]:
+def story(folder: Path, *, dying: bool, database: str | None = None) -> list[object]:
     """What a loop does in six days in which its champion decays; with `dying`, at each write of its
     controller another one has to go on."""
-    scene = Scene(folder)
+    scene = Scene(folder, database=database)
     scene.bootstrap()
-    database = CrashingDatabase(scene.workspace.database)
-    database.always = dying
+    mortal = CrashingDatabase(scene.workspace.database)
+    mortal.always = dying
     for _ in range(6):
         scene.traffic(1, errors={1: 1.5})
         while True:
             workspace = scene.workspace.acting_as("controller")
-            workspace.database = database  # type: ignore[assignment]  # the same calls, but it dies
+            workspace.database = mortal  # type: ignore[assignment]  # the same calls, but it dies
             try:
                 scene.settle(controller=Controller(workspace))
                 break
@@ -72,6 +72,11 @@ def test_a_controller_that_dies_at_every_write_leaves_the_same_story(tmp_path: P
     undisturbed = story(tmp_path / "undisturbed", dying=False)
     assert any("superior on live labels" in str(part) for part in undisturbed)
     assert story(tmp_path / "dying", dying=True) == undisturbed
+
+
+def test_the_story_is_the_same_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    expected = story(tmp_path / "sqlite", dying=False)
+    assert story(tmp_path / "postgres", dying=True, database=postgres_url) == expected
 
 
 class LoopUnderFire(RuleBasedStateMachine):

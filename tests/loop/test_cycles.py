@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import msgspec
@@ -104,6 +105,14 @@ def test_a_stale_picture_of_a_cycle_moves_nothing(looped: Workspace) -> None:
         looped.write(lambda tx: amend_cycle(tx, stale, stage=3))
     with looped.read() as connection:
         assert len(moves_of(connection, stale.id)) == 2
+
+
+def test_of_two_that_begin_at_once_one_is_refused(looped: Workspace) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        tries = [pool.submit(begin, looped) for _ in range(8)]
+    failures = [each.exception() for each in tries]
+    assert failures.count(None) == 1
+    assert all(failure is None or isinstance(failure, ConflictError) for failure in failures)
 
 
 def test_an_arrow_that_does_not_exist_is_not_taken(looped: Workspace) -> None:

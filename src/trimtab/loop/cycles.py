@@ -12,7 +12,7 @@ from trimtab.errors import ConflictError, NotFoundError
 from trimtab.loop.budget import Spent
 from trimtab.loop.cycle import ARROWS, Cycle, Moved, State
 from trimtab.loop.machine import Move
-from trimtab.loop.schema import cycle_moves_table, cycles_table
+from trimtab.loop.schema import cycle_moves_table, cycles_table, loops_table
 from trimtab.store.database import Transaction
 
 _FIELDS = tuple(field for field in Cycle.__struct_fields__)
@@ -89,6 +89,8 @@ def create_cycle(
     evidence: object,
 ) -> Cycle:
     """Begin a cycle; raises ConflictError if the loop has an unfinished one."""
+    # Whoever begins a cycle of this loop at the same time waits here, and then sees this one.
+    tx.execute(select(loops_table.c.name).where(loops_table.c.name == loop).with_for_update())
     standing = active_cycle(tx.connection, loop)
     if standing is not None:
         raise ConflictError(

@@ -19,6 +19,7 @@ from trimtab.loop.orders import (
     GatesAnswer,
     GatesOrder,
     IngestOrder,
+    LabelsOrder,
     MeasureAnswer,
     MeasureOrder,
     TrainAnswer,
@@ -30,10 +31,12 @@ from trimtab.loop.records import get_applied
 from trimtab.models.gate_evaluation import GatesRequest, judge
 from trimtab.models.specification import Specification, read_specification
 from trimtab.models.versions import DataVersion, VersionRecord
+from trimtab.monitoring.outcomes import LabelCounts
 from trimtab.pipelines.codecs import load_object
 from trimtab.pipelines.graph import Pipeline, trace
 from trimtab.pipelines.project import checkout, importing_from
 from trimtab.pipelines.run import PipelineResult, run_pipeline
+from trimtab.serving.labels import tell_version
 from trimtab.tracking.tracking import Tracking
 from trimtab.workspace import Workspace
 
@@ -46,6 +49,12 @@ def ingest(workspace: Workspace, spec: object, running: RunningJob) -> dict[str,
     order = msgspec.convert(spec, IngestOrder)
     versions = Sources(workspace).poll(order.dataset)
     return {"versions": [version.number for version in versions]}
+
+
+def labels(workspace: Workspace, spec: object, running: RunningJob) -> LabelCounts:
+    """Tell an endpoint labels that came in by a folder or a table; answers what became of them."""
+    order = msgspec.convert(spec, LabelsOrder)
+    return tell_version(workspace, order.endpoint, order.version)
 
 
 def train(workspace: Workspace, spec: object, running: RunningJob) -> TrainAnswer:

@@ -20,6 +20,13 @@ class IngestOrder(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
 
 
+class LabelsOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Tell an endpoint the labels that came in as a version of its dataset of labels."""
+
+    endpoint: str
+    version: int
+
+
 class TrainOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Run a loop's training pipeline. `as_of` is the run's event time, where the held-out rows begin;
     `dataset`, among `datasets`, is the one whose rows are profiled, and of which the share `held_out` is
@@ -98,10 +105,11 @@ class MeasureAnswer(msgspec.Struct, frozen=True, kw_only=True):
     measure: Measure
 
 
-Order = IngestOrder | TrainOrder | GatesOrder | WatchOrder | MeasureOrder
+Order = IngestOrder | LabelsOrder | TrainOrder | GatesOrder | WatchOrder | MeasureOrder
 
 KINDS: dict[type, str] = {
     IngestOrder: "loop.ingest",
+    LabelsOrder: "loop.labels",
     TrainOrder: "loop.train",
     GatesOrder: "loop.gates",
     WatchOrder: "loop.watch",
@@ -111,6 +119,7 @@ KINDS: dict[type, str] = {
 
 HANDLERS = {
     "loop.ingest": "trimtab.loop.jobs:ingest",
+    "loop.labels": "trimtab.loop.jobs:labels",
     "loop.train": "trimtab.loop.jobs:train",
     "loop.gates": "trimtab.loop.jobs:gates",
     "loop.watch": "trimtab.loop.jobs:watch",

@@ -21,12 +21,13 @@ from trimtab.loop.findings import evaluate_monitors, forget, record_findings, te
 from trimtab.loop.intake import due_looks
 from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.machine import Move
-from trimtab.loop.orders import IngestOrder, WatchAnswer, WatchOrder
+from trimtab.loop.orders import IngestOrder, LabelsOrder, WatchAnswer, WatchOrder
 from trimtab.loop.pilot import Fence
 from trimtab.loop.records import Applied, LoopRecord, decided, mark_watched, record_decision
 from trimtab.loop.schedule import latest_time, next_time
 from trimtab.loop.triggers import Every, Firing, Observation, fire
 from trimtab.monitoring.monitors import Finding, runs_user_code
+from trimtab.serving.endpoints import labels_dataset
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
@@ -47,7 +48,7 @@ class Watcher:
         self, loop: LoopRecord, applied: Applied, cycle: Cycle | None, champion: Champion | None
     ) -> bool:
         """Do what is due for this loop; False if nothing is."""
-        if self._poll_sources(applied.declaration):
+        if self._poll_sources(applied.declaration) or self._tell_labels(applied.declaration.endpoint):
             return True
         if champion is None and cycle is None and not loop.paused and self._bootstrap(loop, applied):
             return True
@@ -60,7 +61,7 @@ class Watcher:
         """The event time of this loop's next look or poll."""
         looks = [next_time(schedule, loop.watched_at) for schedule in schedules(applied.declaration)]
         with self._workspace.read() as connection:
-            polls = [due.at for due in due_looks(connection, applied.declaration.datasets)]
+            polls = [due.at for due in due_looks(connection, _fed(applied.declaration))]
         return min(looks + polls)
 
     # -- sources ------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ class Watcher:
         with self._workspace.read() as connection:
             new = [
                 due
-                for due in due_looks(connection, declared.datasets)
+                for due in due_looks(connection, _fed(declared))
                 if due.at <= now and standing(connection, due.key).status == "absent"
             ]
         if not new:
@@ -81,6 +82,27 @@ class Watcher:
             self._fence(tx)
             for due in new:
                 order(tx, IngestOrder(dataset=due.dataset), key=due.key)
+
+        self._workspace.write(work)
+        return True
+
+    def _tell_labels(self, endpoint: str) -> bool:
+        """Order that labels which came in by a source are told, each version of them once."""
+        with self._workspace.read() as connection:
+            newest = newest_version(connection, labels_dataset(endpoint))
+            untold: list[LabelsOrder] = []
+            while newest is not None and len(untold) < newest.number:
+                request = LabelsOrder(endpoint=endpoint, version=newest.number - len(untold))
+                if standing(connection, _labels_key(request)).status != "absent":
+                    break
+                untold.append(request)
+        if not untold:
+            return False
+
+        def work(tx: Transaction) -> None:
+            self._fence(tx)
+            for request in reversed(untold):
+                order(tx, request, key=_labels_key(request))
 
         self._workspace.write(work)
         return True
@@ -97,9 +119,14 @@ class Watcher:
     def _rows_on_their_way(self, declared: Declaration) -> bool:
         now = self._workspace.clock.now()
         with self._workspace.read() as connection:
+            labels = newest_version(connection, labels_dataset(declared.endpoint))
+            if labels is not None:
+                request = LabelsOrder(endpoint=declared.endpoint, version=labels.number)
+                if self._pending(standing(connection, _labels_key(request))):
+                    return True
             return any(
                 self._pending(standing(connection, due.key))
-                for due in due_looks(connection, declared.datasets)
+                for due in due_looks(connection, _fed(declared))
                 if due.at <= now
             )
 
@@ -246,6 +273,15 @@ def _first(newest: DatasetVersion, applied: Applied) -> Firing:
         reason="there is no champion yet",
         numbers={"dataset_version": newest.number, "rows": newest.rows},
     )
+
+
+def _fed(declared: Declaration) -> list[str]:
+    """The datasets whose sources a loop looks at: those that it reads, and its endpoint's labels."""
+    return [*declared.datasets, labels_dataset(declared.endpoint)]
+
+
+def _labels_key(request: LabelsOrder) -> str:
+    return f"labels:{request.endpoint}:{request.version}"
 
 
 def _watch_key(loop: LoopRecord, moment: datetime) -> str:
