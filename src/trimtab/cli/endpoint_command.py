@@ -13,7 +13,7 @@ from trimtab.cli.project import HERE, Project, open_workspace
 from trimtab.data.row_formats import read_rows_file
 from trimtab.monitoring.outcomes import Outcomes
 from trimtab.serving.endpoints import Endpoints
-from trimtab.serving.labels import labels_from_rows, tell_labels
+from trimtab.serving.labels import NAMES, labels_from_rows, tell_labels, watch_labels
 
 app = command_group("Endpoints: routes, labels.")
 
@@ -87,7 +87,8 @@ def label(
     """Tell the labels of predictions out of a file, by prediction id or by key and time."""
     with open_workspace(project) as workspace:
         Endpoints(workspace).get(name)
-        counts = tell_labels(workspace, labels_from_rows(name, read_rows_file(file), workspace.clock.now()))
+        rows = read_rows_file(file, NAMES)
+        counts = tell_labels(workspace, labels_from_rows(name, rows, workspace.clock.now()))
     if as_json:
         print_json(counts)
     else:
@@ -95,3 +96,17 @@ def label(
             f"{counts.joined:,} labels joined, {counts.pending:,} wait for their prediction, "
             f"{counts.repeated:,} were known, {counts.revised:,} were revised."
         )
+
+
+@app.command()
+def watch(
+    name: Name,
+    folder: Annotated[
+        Path, typer.Argument(help="A folder that new files of labels are dropped into.", file_okay=False)
+    ],
+    project: Project = HERE,
+) -> None:
+    """Let the loop look into a folder for new files of labels (columns: id, label; or key, at, label)."""
+    with open_workspace(project) as workspace:
+        watch_labels(workspace, name, folder.resolve())
+    say(f"New files in {folder} will be told to '{name}' as labels.")

@@ -150,6 +150,11 @@ def current_routes(connection: Connection) -> dict[str, Route]:
     return {row.endpoint: _built(row) for row in connection.execute(query)}
 
 
+def labels_dataset(endpoint: str) -> str:
+    """The name of the dataset whose rows are told to an endpoint as labels (`trimtab.serving.labels`)."""
+    return f"{endpoint}.labels"
+
+
 def announce(tx: Transaction) -> None:
     """Let all gateways know that there is something new to read."""
     _ensure_state(tx)
