@@ -2,11 +2,16 @@
 
     ```python                 runs; blocks of one page share their names
     ```bash                   runs, and must succeed
-    ```console                lines after "$ " run; what follows each is what it prints ("..." stands for
-                              anything)
+    ```console                lines after "$ " run, with those after "> " that go on from them; what follows
+                              is what they print ("..." stands for anything)
     ```python title="x.py"    is written to the file x.py (any language)
 
-Any other language is not run. `<!-- no-run: REASON -->` right before a block keeps it from running.
+Any other language is not run. `<!-- no-run: REASON -->` right before a block keeps it from running. A block
+inside an HTML comment runs unseen: what a person does by looking at the clock, it does by asking.
+
+A page may say of itself `<!-- goes on from: OTHER.md -->`: it is followed in the same folder, with what runs
+there, once the other page is done. `<!-- needs: TOOL -->` names a program that it calls, or "postgres",
+for which an empty database stands ready at $DATABASE_URL. The default ports are read as free ones.
 """
 
 from __future__ import annotations
@@ -16,16 +21,20 @@ import doctest
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 RUN = {"python", "bash", "console"}
 SECONDS = 100
+PORTS = {"TRIMTAB_PORT": "8600", "TRIMTAB_GATEWAY_PORT": "8601"}
+"""The default ports, and the settings that name others."""
 
 _FENCE = re.compile(
     r"^ *```(?P<language>\w+)(?P<rest>[^\n]*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
@@ -75,45 +84,64 @@ def code_blocks(page: str) -> list[CodeBlock]:
     return blocks
 
 
-class Reader:
-    """Somebody who follows a page in a folder. What they started is ended when they leave."""
+def page_needs(page: str) -> set[str]:
+    """What the page says that its blocks need beyond Trimtab."""
+    return set(re.findall(r"^<!-- needs: (\S+) -->$", page, flags=re.MULTILINE))
 
-    def __init__(self, folder: Path) -> None:
+
+def page_goes_on_from(page: str) -> str | None:
+    """The page that this one begins at the end of, as it is linked; None if it stands alone."""
+    found = re.search(r"^<!-- goes on from: (\S+) -->$", page, flags=re.MULTILINE)
+    return None if found is None else found[1]
+
+
+class Reader:
+    """Somebody who follows pages in a folder. What they started is ended when they leave."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self._folder = folder
         self._session: subprocess.Popen[str] | None = None
         self._groups: list[int] = []
+        self._ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
         tools = Path(sys.executable).parent
         self._environment = {
             **os.environ,
             "PATH": f"{tools}:{os.environ['PATH']}",
             "NO_COLOR": "1",
             "COLUMNS": "110",
+            **self._ports,
+            **(environment or {}),
         }
 
     def follow(self, block: CodeBlock) -> None:
         """Do what the block says; raises AssertionError if it does not come out so."""
+        text = block.text
+        for name, port in PORTS.items():
+            text = re.sub(rf"\b{port}\b", self._ports[name], text)
         if block.title is not None:
             path = self._folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
+            path.write_text(text)
         elif block.language == "python":
-            self._run_python(block)
+            self._run_python(block.line, text)
         elif block.language == "bash":
-            self._run_shell(block.text)
+            self._run_shell(text)
         else:
-            for command, expected in _prompts(block.text):
+            for command, expected in _prompts(text):
                 self._expect(command, self._run_shell(command), expected)
 
     def leave(self) -> None:
-        """End everything that was started."""
+        """End everything that was started, first by asking."""
         if self._session is not None:
             self._session.kill()
             self._session.communicate()
-        for group in self._groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        for ending in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + 20
+            while self._groups and time.monotonic() < deadline:
+                self._groups = [group for group in self._groups if _signalled(group, ending)]
+                time.sleep(0.05)
 
-    def _run_python(self, block: CodeBlock) -> None:
+    def _run_python(self, line: int, text: str) -> None:
         if self._session is None:
             self._session = subprocess.Popen(
                 [sys.executable, "-c", _SESSION],
@@ -128,15 +156,15 @@ class Reader:
             self._groups.append(self._session.pid)
         assert self._session.stdin
         assert self._session.stdout
-        path = self._folder / f".block_{block.line}.py"
-        path.write_text(block.text)
+        path = self._folder / f".block_{line}.py"
+        path.write_text(text)
         self._session.stdin.write(f"{path}\n")
         self._session.stdin.flush()
         said = []
-        for line in self._session.stdout:
-            if line == "\0done\n":
+        for each in self._session.stdout:
+            if each == "\0done\n":
                 return
-            said.append(line)
+            said.append(each)
         raise AssertionError("".join(said))
 
     def _run_shell(self, text: str) -> str:
@@ -152,7 +180,10 @@ class Reader:
                 start_new_session=True,
             )
             self._groups.append(process.pid)
-            status = process.wait(SECONDS)
+            try:
+                status: int | str = process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                status = f"none within {SECONDS} s"
             output.seek(0)
             said = output.read()
         assert status == 0, f"$ {text}\nended with status {status}:\n{said}"
@@ -167,5 +198,24 @@ class Reader:
 def _prompts(text: str) -> Iterator[tuple[str, str]]:
     """The commands of a console block, each with what it is said to print."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, expected = re.sub(r"\\\n> ?", " ", part).partition("\n")
-        yield command, expected
+        lines = part.splitlines(keepends=True)
+        more = next((n for n, line in enumerate(lines) if n and not line.startswith("> ")), len(lines))
+        command = lines[0] + "".join(line[2:] for line in lines[1:more])
+        yield command, "".join(lines[more:])
+
+
+def _signalled(group: int, number: signal.Signals) -> bool:
+    """Whether the processes of a group were there to get a signal."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _free_ports(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [str(probe.getsockname()[1]) for probe in probes]

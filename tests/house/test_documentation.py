@@ -1,19 +1,59 @@
 """What the pages tell a reader to do works, block by block."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.house.code_blocks import Reader, code_blocks
+from tests.house.code_blocks import Reader, code_blocks, page_goes_on_from, page_needs
 from tests.house.repository import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SERVICES_REQUIRED = os.environ.get("TRIMTAB_REQUIRE_SERVICES", "") not in {"", "0"}
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_on_a_page_does_what_the_page_says(page: Path, tmp_path: Path) -> None:
-    check_page(page.read_text(), tmp_path)
+def title(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def readings() -> list[list[Path]]:
+    """The pages to follow in one go: each that stands alone, and behind it those that go on from it."""
+    begun: dict[Path, list[Path]] = {}
+    continued = []
+    for page in PAGES:
+        earlier = page_goes_on_from(page.read_text())
+        if earlier is None:
+            begun[page] = [page]
+        else:
+            continued.append((page, (page.parent / earlier).resolve()))
+    for page, first in continued:
+        begun[first].append(page)
+    return list(begun.values())
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pages", readings(), ids=lambda pages: title(pages[0]))
+def test_the_code_on_a_page_does_what_the_page_says(
+    pages: list[Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    texts = {title(page): page.read_text() for page in pages}
+    check_pages(texts, tmp_path, surroundings(set().union(*map(page_needs, texts.values())), request))
+
+
+def surroundings(needs: set[str], request: pytest.FixtureRequest) -> dict[str, str]:
+    """The variables that pages with these needs are read with; skips where a program is missing."""
+    variables = {}
+    if "postgres" in needs:
+        variables["DATABASE_URL"] = request.getfixturevalue("postgres_url")
+    missing = sorted(tool for tool in needs - {"postgres"} if shutil.which(tool) is None)
+    if missing and SERVICES_REQUIRED:
+        pytest.fail(f"TRIMTAB_REQUIRE_SERVICES is set, and {', '.join(missing)} is missing.", pytrace=False)
+    if missing:
+        pytest.skip(f"The page calls {', '.join(missing)}, which is not installed.")
+    return variables
 
 
 def test_every_link_between_pages_leads_to_a_file() -> None:
@@ -26,16 +66,26 @@ def test_every_link_between_pages_leads_to_a_file() -> None:
     assert not broken
 
 
-def check_page(page: str, folder: Path) -> None:
-    """Follow a page's blocks in order, and say at which line of it things went wrong."""
-    reader = Reader(folder)
+def test_the_reference_is_what_the_code_says() -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_pages(pages: dict[str, str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    """Follow the blocks of pages, by title, in order, and say where things went wrong."""
+    reader = Reader(folder, environment)
     try:
-        for block in code_blocks(page):
-            if block.runs:
+        for name, text in pages.items():
+            for block in code_blocks(text):
+                problem = None
                 try:
-                    reader.follow(block)
+                    if block.runs:
+                        reader.follow(block)
                 except AssertionError as error:
-                    pytest.fail(f"the block at line {block.line}: {error}", pytrace=False)
+                    problem = error
+                if problem is not None:
+                    pytest.fail(f"{name}, the block at line {block.line}: {problem}", pytrace=False)
     finally:
         reader.leave()
 
@@ -65,6 +115,9 @@ $ cat deep/settings.toml | \\
 1
 $ echo one two three
 one ... three
+$ echo 'over
+> two lines' | wc -l
+2
 ```
 
 <!-- no-run: it would never end -->
@@ -84,7 +137,7 @@ sleep 1000 &
 
 
 def test_blocks_run_in_order_in_one_folder(tmp_path: Path) -> None:
-    check_page(GOOD, tmp_path)
+    check_pages({"page": GOOD}, tmp_path)
     assert (tmp_path / "answer").read_text() == "42"
 
 
@@ -100,4 +153,4 @@ def test_blocks_run_in_order_in_one_folder(tmp_path: Path) -> None:
 )
 def test_a_block_that_does_not_do_what_it_says_fails(block: str, tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match="the block at line"):
-        check_page(f"text\n\n{block}\n", tmp_path)
+        check_pages({"page": f"text\n\n{block}\n"}, tmp_path)
