@@ -151,8 +151,11 @@ class Driver:
         """While the block runs, wait for the chosen cycle to train, then kill the controller."""
         done = threading.Event()
 
-        def watch() -> None:
-            while not done.wait(0.02):
+        def look() -> None:
+            watch = self._workspace.database.watch()
+            while not done.is_set():
+                if not watch.wait(0.2):
+                    continue
                 active = self._loops.active_cycle(LOOP)
                 if active is None or active.number < KILLED_IN_CYCLE or active.state is not State.TRAINING:
                     continue
@@ -162,7 +165,7 @@ class Driver:
                     self.killed_cycle = active.id
                     return
 
-        thread = threading.Thread(target=watch, name="trimtab-mishap", daemon=True)
+        thread = threading.Thread(target=look, name="trimtab-mishap", daemon=True)
         thread.start()
         try:
             yield

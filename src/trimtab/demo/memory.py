@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psutil
 
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS = 2.0
 
 
 class PeakMemory:
