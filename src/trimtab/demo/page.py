@@ -20,7 +20,7 @@ p.lead { color: var(--soft); margin: 0 0 1.5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; }
+th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; } td:not(:last-child) { white-space: nowrap; }
 .chart { width: 100%; height: auto; margin-top: 1.25rem; }
 .chart .grid { stroke: var(--rule); } .chart .lane { stroke: var(--rule); stroke-dasharray: 2 4; }
 .chart text { font: 12px system-ui, sans-serif; fill: var(--soft); } .chart text.label { font-weight: 600; }
