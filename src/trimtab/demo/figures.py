@@ -10,8 +10,8 @@ from trimtab.demo.chart import Mark
 from trimtab.demo.driver import LOOP, REPLAY_FROM, TARGET
 from trimtab.demo.report import CycleRow, mean_error, rmsle_by_month
 from trimtab.demo.setup import DATASET, by_month
-from trimtab.loop.cycle import Cycle, State
-from trimtab.loop.loops import Loops
+from trimtab.loop.cycle import State
+from trimtab.loop.loops import Loops, Why
 from trimtab.models.model import Model
 from trimtab.models.registry import Registry
 from trimtab.pipelines.graph import Pipeline
@@ -69,7 +69,8 @@ def refit_errors(workspace: Workspace, rentals: pl.DataFrame) -> dict[str, float
 
 def cycle_rows(workspace: Workspace) -> list[CycleRow]:
     """All cycles of the loop, oldest first."""
-    return [_cycle_row(cycle) for cycle in reversed(Loops(workspace).cycles(LOOP))]
+    loops = Loops(workspace)
+    return [_cycle_row(loops.why(LOOP, cycle.number)) for cycle in reversed(loops.cycles(LOOP))]
 
 
 def marks(workspace: Workspace) -> list[Mark]:
@@ -102,13 +103,15 @@ def labels_due(rentals: pl.DataFrame) -> int:
     return rentals.filter(pl.col("at") >= REPLAY_FROM).height
 
 
-def _cycle_row(cycle: Cycle) -> CycleRow:
+def _cycle_row(why: Why) -> CycleRow:
+    cycle = why.cycle
     return CycleRow(
         number=cycle.number,
         started=cycle.triggered_at.isoformat(),
         ended="" if cycle.finished_at is None else cycle.finished_at.isoformat(),
         trigger=cycle.trigger,
         version=cycle.candidate,
-        outcome=cycle.state.value,
         reason=cycle.reason,
+        outcome=cycle.state.value,
+        because=why.moves[-1].reason,
     )

@@ -21,15 +21,17 @@ HISTORY_MONTHS = 8
 
 
 class CycleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One cycle in the report: when it started and ended, why, what came of it, and the reason given."""
+    """One cycle in the report: when it started and ended, its trigger and the reason for it, what came of it
+    and why."""
 
     number: int
     started: str
     ended: str
     trigger: str
     version: int | None
-    outcome: str
     reason: str
+    outcome: str
+    because: str
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +138,7 @@ def render(report: Report, marks: Sequence[Mark]) -> str:
             row.trigger,
             "-" if row.version is None else str(row.version),
             row.outcome.replace("_", " "),
-            row.reason,
+            f"{row.reason}. In the end: {row.because}.",
         )
         for row in report.cycles
     ]
@@ -154,7 +156,7 @@ def render(report: Report, marks: Sequence[Mark]) -> str:
             table(["month", "frozen", "served", "refitted monthly"], months, numbers=(1, 2, 3)),
             "<h2>Every cycle</h2>",
             table(
-                ["cycle", "started", "ended", "trigger", "version", "outcome", "reason"],
+                ["cycle", "started", "ended", "trigger", "version", "outcome", "why"],
                 cycles,
                 numbers=(0, 4),
             ),
