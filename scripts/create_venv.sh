@@ -28,6 +28,12 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
+if ! "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
+    echo "LightGBM needs the library libgomp.so.1, which is not on this machine." >&2
+    echo "Install it with: sudo apt-get install libgomp1" >&2
+    exit 1
+fi
+
 rm -rf "$venv"
 if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     "$python" -m venv "$venv"
