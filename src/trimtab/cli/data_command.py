@@ -10,15 +10,20 @@ import typer
 from trimtab.cli.group import command_group
 from trimtab.cli.output import AsJson, print_fields, print_json, print_rows, say
 from trimtab.cli.project import HERE, Project, open_workspace
+from trimtab.data.contracts import contract_of
 from trimtab.data.datasets import Datasets
 from trimtab.data.row_formats import read_rows_file
 from trimtab.data.sources import Sources
+from trimtab.data.spec import ContractSpec
 from trimtab.digest import digest_file
 from trimtab.errors import InvalidInputError
+from trimtab.pipelines.project import import_project_object
+from trimtab.workspace import Workspace
 
 app = command_group("Datasets: versions, rows, sources.")
 
 Name = Annotated[str, typer.Argument(help="The dataset's name.")]
+Contract = Annotated[str | None, typer.Option(help="The contract that rows must meet, as module:name.")]
 
 
 @app.command()
@@ -27,11 +32,30 @@ def create(
     project: Project = HERE,
     time: Annotated[str | None, typer.Option(help="The column with each row's event time.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="A column that says what a row is about.")] = None,
+    contract: Contract = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a dataset; without a contract it keeps the columns and types of its first append."""
     with open_workspace(project) as workspace:
-        Datasets(workspace).create(name, time=time, key=key or [])
-    say(f"The dataset '{name}' is there. Append rows with: trimtab data append {name} FILE")
+        rules = None if contract is None else _contract(workspace, contract)
+        made = Datasets(workspace).create(name, contract=rules, time=time, key=key or [])
+    if as_json:
+        print_json(made)
+    else:
+        say(f"The dataset '{name}' is there. Append rows with: trimtab data append {name} FILE")
+
+
+@app.command()
+def contract(
+    name: Name,
+    reference: Annotated[str, typer.Argument(help="The contract as module:name.")],
+    project: Project = HERE,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the journal.")] = "",
+) -> None:
+    """Give a dataset another contract, for the rows that are appended from now on."""
+    with open_workspace(project) as workspace:
+        Datasets(workspace).set_contract(name, _contract(workspace, reference), reason=reason)
+    say(f"Rows appended to '{name}' must meet {reference} from now on.")
 
 
 @app.command()
@@ -127,3 +151,33 @@ def watch(
     with open_workspace(project) as workspace:
         Sources(workspace).register(name, folder.resolve())
     say(f"New files in {folder} will be appended to '{name}'.")
+
+
+@app.command()
+def sources(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
+    """List the folders that feed a dataset, and the files of theirs that could not be used."""
+    with open_workspace(project) as workspace:
+        watched = Sources(workspace).list(name)
+        files = Sources(workspace).files(name)
+    if as_json:
+        print_json({"sources": watched, "files": files})
+        return
+    print_rows(
+        watched, ["folder", "every", "on_violation", "looked_at", "problem"], empty="No folder feeds it."
+    )
+    refused = [file for file in files if file.reason]
+    if refused:
+        print_rows(refused, ["name", "at", "reason"], empty="")
+
+
+@app.command()
+def retry(name: Name, project: Project = HERE) -> None:
+    """Let the files that could not be used be tried again at the next look."""
+    with open_workspace(project) as workspace:
+        count = Sources(workspace).retry(name)
+    say(f"{count} files will be tried again.")
+
+
+def _contract(workspace: Workspace, reference: str) -> ContractSpec:
+    """The contract of this name in the project, as data. Runs the project's code in this process."""
+    return contract_of(import_project_object(workspace.project, reference))[0]

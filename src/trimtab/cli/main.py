@@ -105,4 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except TrimtabError as error:
         show_error(error, as_json="--json" in given)
         sys.exit(next((status for kind, status in _STATUSES if isinstance(error, kind)), 1))
+    except OSError as error:  # a file or folder that was named and cannot be used
+        place = f"{error.filename}: " if error.filename else ""
+        failure = InvalidInputError(f"{place}{error.strerror or error}.")
+        show_error(failure, as_json="--json" in given)
+        sys.exit(2)
     sys.exit(0)
