@@ -14,6 +14,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError
 from trimtab.models.policy import Policy, PolicyGate
+from trimtab.statistics.metrics import reference_of
 
 Reference = Any
 """A metric's name or a function. Any, because msgspec knows no union of a text and a function; checked when
@@ -169,19 +170,7 @@ def needs_labels(gates: Iterable[Gate]) -> bool:
 
 def _name_metric(gate: Metric | BeatsChampion | SliceMinimum) -> None:
     """Write a metric that is given as a function by its name, by which a worker finds it."""
-    given = gate.metric
-    if callable(given):
-        module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", "<")
-        if not module or module == "__main__" or not all(part.isidentifier() for part in name.split(".")):
-            raise InvalidInputError(
-                f"The metric {given!r} has no name by which another process could find it.",
-                hint="Define it with def at the top level of a module of the project.",
-            )
-        msgspec.structs.force_setattr(gate, "metric", f"{module}:{name}")
-    elif not isinstance(given, str) or not given.strip():
-        raise InvalidInputError(
-            f"{given!r} is no metric.", hint='Give a name such as "rmse", "module:function", or a function.'
-        )
+    msgspec.structs.force_setattr(gate, "metric", reference_of(gate.metric))
 
 
 def _check_bounds(gate: Gate, low: float | None, high: float | None) -> None:
