@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic.autogenerate import produce_migrations, render_python_code
@@ -24,7 +25,7 @@ VERSIONS = Path(migrations.__file__).parent / "versions"
 PACKAGES = ("store", "data", "tracking", "pipelines", "models", "monitoring", "serving", "loop")
 
 
-def render(kind: str, item: object, _context: object) -> str | bool:
+def render(kind: str, item: object, _context: object) -> Any:
     """Our column types as the plain ones that they are in the database; a migration outlives its classes."""
     if kind != "type":
         return False
@@ -49,9 +50,7 @@ def changes() -> str:
             context = MigrationContext.configure(connection, opts={"target_metadata": metadata})
             script = produce_migrations(context, metadata)
             assert script.upgrade_ops is not None
-            code = render_python_code(
-                script.upgrade_ops, render_item=render, migration_context=context
-            )  # type: ignore[arg-type]  # it takes a callable of any result
+            code = render_python_code(script.upgrade_ops, render_item=render, migration_context=context)
         database.close()
     return re.sub(r"\n\s*# ###.*", "", "\n" + code).strip("\n")
 
