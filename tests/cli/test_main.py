@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 from tests.cli.conftest import Trimtab
+from tests.house.repository import PACKAGE, ROOT
 
 import trimtab as package
 from trimtab.cli.main import COMMANDS, app
@@ -131,6 +133,18 @@ def test_settings_that_cannot_be_used_are_named(trimtab: Trimtab, project: Path)
 def test_a_place_that_cannot_be_written_is_named(trimtab: Trimtab, project: Path) -> None:
     place = project / "nowhere" / "rows.csv"
     trimtab("data", "read", "rentals", place, "--dir", project).failed(2, str(place))
+
+
+def test_errors_and_pages_name_only_commands_that_there_are() -> None:
+    named = re.compile(rf"trimtab ((?:{'|'.join(COMMANDS)})(?: [a-z]+)?)")
+    groups = {name.split()[0] for name in ALL if " " in name}
+    unknown = set()
+    for path in [*PACKAGE.rglob("*.py"), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for words in named.findall(path.read_text()):
+            name = words if words.split()[0] in groups else words.split()[0]
+            if name not in ALL and name not in groups:
+                unknown.add(f"{path.relative_to(ROOT)}: trimtab {words}")
+    assert not unknown, "\n".join(sorted(unknown))
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from trimtab.cli.group import command_group
@@ -13,6 +14,7 @@ from trimtab.clock import parse_time
 from trimtab.loop.validation import validate_version
 from trimtab.models.policy import Override
 from trimtab.models.registry import Registry
+from trimtab.models.reports import GateReport
 
 app = command_group("Models: versions, aliases, gates, validation.")
 
@@ -75,7 +77,7 @@ def gates(name: Name, version: Version, project: Project = HERE, as_json: AsJson
     with open_workspace(project) as workspace:
         found = Registry(workspace).gate_reports(name, version=version)
     if as_json:
-        print_json(found)
+        print_json([_judged(report) for report in found])
         return
     if not found:
         say(f"Version {version} of '{name}' has no gate report. Run: trimtab model validate {name} {version}")
@@ -90,7 +92,7 @@ def validate(name: Name, version: Version, project: Project = HERE, as_json: AsJ
     with open_workspace(project) as workspace:
         report = validate_version(workspace, name, version)
     if as_json:
-        print_json(report)
+        print_json(_judged(report))
     else:
         print_rows(report.results, ["gate", "passed", "reason"], empty="")
     if not report.passed:
@@ -116,3 +118,8 @@ def alias(
             lambda tx: registry.set_alias(tx, name, alias, version, reason=reason, override=override)
         )
     say(f"'{alias}' of '{name}' is version {version}.")
+
+
+def _judged(report: GateReport) -> dict[str, Any]:
+    """A report as JSON, with its verdict."""
+    return {"passed": report.passed, **msgspec.to_builtins(report)}

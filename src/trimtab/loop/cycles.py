@@ -34,7 +34,7 @@ def get_cycle(connection: Connection, cycle_id: str) -> Cycle:
     """The cycle of this id; raises NotFoundError."""
     found = _select(connection, cycles_table.c.id == cycle_id)
     if not found:
-        raise NotFoundError(f"There is no cycle '{cycle_id}'.", hint="List them with: trimtab loop status")
+        raise NotFoundError(f"There is no cycle '{cycle_id}'.", hint="List them with: trimtab loop cycles NAME")
     return found[0]
 
 

@@ -180,7 +180,7 @@ class Loops:
                 state = "there is no cycle" if cycle is None else f"'{cycle.id}' is {cycle.state.value}"
                 raise ConflictError(
                     f"Nothing of the loop '{name}' waits for approval: {state}.",
-                    hint=f"See: trimtab loop status {name}",
+                    hint=f"See: trimtab loop show {name}",
                 )
             person = by or tx.actor
             details = {"loop": name, "state": cycle.state.value, "by": person, "candidate": cycle.candidate}
