@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -17,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from trimtab.errors import InvalidInputError
+from trimtab.errors import InvalidInputError, unknown
 
 FILE_NAME = "trimtab.toml"
 STATE_FOLDER = ".trimtab"
@@ -40,7 +41,9 @@ class Settings(BaseSettings):
     port: int = Field(8600, ge=0, le=65535, description="port of the server role")
     gateway_port: int = Field(8601, ge=0, le=65535, description="port of the gateway role")
     gateway_workers: int = Field(1, ge=1, le=64, description="gateway worker processes")
-    token: SecretStr | None = Field(None, description="bearer token that every route but health demands")
+    token: SecretStr | None = Field(
+        None, min_length=1, description="bearer token that every route but health demands"
+    )
     cpu: int = Field(2, ge=1, description="steps that a worker runs at a time")
     model_threads: int = Field(1, ge=1, description="threads that one prediction may use")
     body_limit: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
@@ -56,6 +59,16 @@ class Settings(BaseSettings):
     metrics_flush_ms: int = Field(
         50, ge=1, le=10_000, description="how long `trimtab.log` may hold values back"
     )
+
+    def shown(self) -> dict[str, object]:
+        """All settings as builtins, without what is secret in them."""
+        values: dict[str, object] = self.model_dump(mode="json")
+        for name in ("database", "blobs", "tables"):
+            if (url := getattr(self, name)) is not None:
+                values[name] = without_secrets(url)
+        if self.webhook is not None:  # who knows its path may post there
+            values["webhook"] = without_secrets(self.webhook, path=False)
+        return values
 
     @classmethod
     def settings_customise_sources(
@@ -86,14 +99,37 @@ def load_settings(project: Path, **overrides: object) -> Settings:
     path = project / FILE_NAME
     try:
         content = tomllib.loads(path.read_text()) if path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
     try:
         return Settings.model_validate({"_file": content, **overrides})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = unknown("setting", field, Settings.model_fields).hint
+            raise InvalidInputError(
+                f"There is no setting '{field}', which stands in {path}.", hint=near
+            ) from None
         raise InvalidInputError(
             f"The setting '{field}' cannot be used: {first['msg']}.",
             hint=f"See {path} and the variable TRIMTAB_{field.upper()}.",
         ) from None
+
+
+def without_secrets(url: str, *, path: bool = True) -> str:
+    """A URL as it may be shown: without its password and the values in its query; without its path, if not
+    `path`. What is no URL comes back as it is."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    if not parts.scheme or not parts.netloc:
+        return url
+    account, at, place = parts.netloc.rpartition("@")
+    name, colon, _ = account.partition(":")
+    query = "&".join(f"{item.partition('=')[0]}=***" for item in parts.query.split("&") if item)
+    shown = parts.path if path or parts.path in {"", "/"} else "/***"
+    return urlunsplit((parts.scheme, f"{name}{colon and ':***'}{at}{place}", shown, query, ""))

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PRIVATE = 0o700
+"""The mode of the state folder: it holds rows, and the secret that prediction ids are made with."""
+
 
 class Workspace:
     """An open workspace.
@@ -61,7 +64,7 @@ class Workspace:
         self._owner = True
         store_clock = StoreClock()
         self.clock = clock or store_clock
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         (self.root / ".gitignore").write_text("*\n")
         with ExitStack() as stack:
             self.database = open_database(
@@ -87,7 +90,7 @@ class Workspace:
         """Make a workspace in a folder and open it; raises ConflictError if there is one. Where
         that fails, nothing of it stays."""
         try:
-            (project / STATE_FOLDER).mkdir(parents=True)  # of two who try at once one makes it
+            (project / STATE_FOLDER).mkdir(mode=PRIVATE, parents=True)  # of two who try at once one makes it
         except FileExistsError:
             raise ConflictError(
                 f"There is already a workspace in {project}.", hint="Open it, or choose another folder."

@@ -32,7 +32,8 @@ def test_a_folder_without_a_file_has_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("prt = 1", "setting 'prt'"),
+        ("prt = 1", r"no setting 'prt'.*Did you mean 'port'"),
+        ('token = ""', "setting 'token'"),
         ("port = 70000", "setting 'port'"),
         ("port = [", "not valid TOML"),
         ('log_full = "maybe"', "setting 'log_full'"),
@@ -42,6 +43,33 @@ def test_a_bad_setting_is_named(tmp_path: Path, content: str, words: str) -> Non
     (tmp_path / "trimtab.toml").write_text(content)
     with pytest.raises(InvalidInputError, match=words):
         load_settings(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    place = tmp_path / "trimtab.toml"
+    if content is None:
+        place.mkdir()
+    else:
+        place.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"trimtab\.toml"):
+        load_settings(tmp_path)
+
+
+def test_what_is_shown_of_the_settings_has_no_secret_in_it(project: Path) -> None:
+    settings = load_settings(
+        project,
+        database="postgresql://ada:hunter2@db.example:5432/trimtab?sslpassword=hunter2",
+        blobs="s3://bucket/prefix?secret_access_key=hunter2",
+        webhook="https://hooks.example/services/hunter2",
+        token="hunter2",
+    )
+    shown = settings.shown()
+    assert "hunter2" not in str(shown)
+    assert shown["database"] == "postgresql://ada:***@db.example:5432/trimtab?sslpassword=***"
+    assert shown["blobs"] == "s3://bucket/prefix?secret_access_key=***"
+    assert shown["webhook"] == "https://hooks.example/***"
+    assert (shown["host"], shown["port"]) == ("::1", 9001)
 
 
 def test_a_token_is_not_shown(project: Path) -> None:

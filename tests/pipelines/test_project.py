@@ -19,6 +19,7 @@ def test_a_snapshot_has_the_source_and_nothing_else(
     (root / "lib" / "data" / "__init__.py").write_text("")
     (root / "data" / "rows.json").write_text("[]")
     (root / "settings.yaml").write_text("a: 1\n")
+    (root / "trimtab.toml").write_text('token = "a secret"\n')
     (root / "model.bin").write_bytes(b"0")
     (root / "big.json").write_text("0" * (3 * 2**20))
     (root / ".hidden").mkdir()
@@ -34,7 +35,7 @@ def test_a_snapshot_has_the_source_and_nothing_else(
     names = {path.relative_to(root).as_posix() for path in source_files(root)}
     assert names == {
         *("loop.py", "lib/tools.py", "lib/data/__init__.py", "lib/data/more.py"),
-        *("settings.yaml", "trimtab.toml"),
+        "settings.yaml",
     }
     place = checkout(workspace, snapshot(workspace))
     assert {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()} == names
@@ -74,6 +75,24 @@ def test_a_wrong_reference_is_named(workspace: Workspace, write: Write, referenc
     root = write(loop="X = 1\n")
     with pytest.raises(InvalidInputError, match="cannot be loaded"):
         import_project_object(root, reference)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("X = 1\n1 / 0\n", r"ZeroDivisionError: .*\(loop\.py, line 2\)"),
+        ("import sys\n\nsys.exit(3)\n", r"SystemExit: 3 \(loop\.py, line 3\)"),
+        ("import nothing_like_it\n", r"ModuleNotFoundError: .*\(loop\.py, line 1\)"),
+        ("from part import X\n", r"ValueError: no \(part\.py, line 1\)"),
+        ("def broken(:\n", r"SyntaxError: .*\(loop\.py, line 1\)\."),
+    ],
+)
+def test_a_module_that_fails_is_told_with_its_line(
+    workspace: Workspace, write: Write, source: str, words: str
+) -> None:
+    root = write(loop=source, part="raise ValueError('no')\n")
+    with pytest.raises(InvalidInputError, match=words):
+        import_project_object(root, "loop:X")
 
 
 def test_what_is_no_snapshot_is_refused(workspace: Workspace) -> None:

@@ -1,5 +1,6 @@
 """SQLite and Postgres pass the suite, and lose nothing that they acknowledged."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from trimtab.store import journal, migrations
 from trimtab.store.database import Database, SqliteDatabase, Transaction, open_database
 from trimtab.testing.databases import DatabaseConformance
 from trimtab.testing.postgres import PostgresServer
+from trimtab.workspace import Workspace
 
 
 class TestSqlite(DatabaseConformance):
@@ -125,3 +127,25 @@ def test_work_goes_on_after_the_server_has_dropped_its_connections(
 def test_an_address_that_is_no_metadata_store_is_refused(url: str) -> None:
     with pytest.raises(InvalidInputError, match=r"Give sqlite:///FILE or postgresql://"):
         open_database(url, SystemClock())
+
+
+@pytest.mark.parametrize("after", [10**30, -(2**63) - 1])
+def test_a_number_that_no_store_can_hold_is_the_callers_error(any_workspace: Workspace, after: int) -> None:
+    with pytest.raises(InvalidInputError, match="cannot hold"), any_workspace.read() as connection:
+        list(journal.entries(connection, after=after))
+
+
+def test_a_text_that_no_store_can_hold_is_refused_whole(any_workspace: Workspace) -> None:
+    def work(tx: Transaction) -> None:
+        tx.journal("thing.put", "thing", "first")
+        tx.journal("thing.put", "thing", "half a surrogate pair: \ud800")
+
+    with pytest.raises(InvalidInputError, match="cannot hold"):
+        any_workspace.write(work)
+    with any_workspace.read() as connection:
+        assert list(journal.entries(connection)) == []
+
+
+def test_a_nul_in_a_text_is_found_nowhere_or_refused(any_workspace: Workspace) -> None:
+    with contextlib.suppress(InvalidInputError), any_workspace.read() as connection:
+        assert list(journal.entries(connection, name="a\0b")) == []

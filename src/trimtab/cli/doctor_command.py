@@ -9,8 +9,9 @@ from rich.markup import escape
 
 from trimtab.cli.group import single_command
 from trimtab.cli.output import AsJson, console, print_json, print_rows
-from trimtab.cli.project import HERE, Project, open_workspace
-from trimtab.config import Settings
+from trimtab.cli.project import HERE, Project
+from trimtab.config import FILE_NAME, Settings, load_settings
+from trimtab.errors import NotFoundError
 from trimtab.server.checkup import examine
 
 app = single_command()
@@ -47,8 +48,9 @@ def doctor(
 
 
 def _show_settings(project: Project, as_json: bool) -> None:
-    with open_workspace(project) as workspace:
-        values = workspace.settings.model_dump(mode="json")
+    if not (project / FILE_NAME).exists():
+        raise NotFoundError(f"There is no Trimtab project in {project} (no {FILE_NAME}).")
+    values = load_settings(project).shown()
     if as_json:
         print_json(values)
         return

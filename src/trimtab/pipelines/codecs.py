@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import math
+import traceback
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -20,6 +21,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from trimtab.errors import InvalidInputError, RefusedError, TrimtabError
+from trimtab.pipelines.modules import is_first_party
 
 GROUP = "trimtab.codecs"
 _BUILTIN_MODULES = "trimtab.pipelines.frames:"
@@ -284,12 +286,22 @@ def load_object(reference: str) -> object:
         raise InvalidInputError(
             f"'{reference}' cannot be loaded: {error}.", hint="Write it as 'module:name'."
         ) from error
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise InvalidInputError(
-            f"'{reference}' cannot be loaded: {type(error).__qualname__}: {error}.",
+            f"'{reference}' cannot be loaded: {type(error).__qualname__}: {error}{_place(error)}.",
             hint="Write it as 'module:name', and see that the module can be imported.",
         ) from error
     return found
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's own code it happened; "" if the error says so itself, or if nowhere there."""
+    if isinstance(error, SyntaxError):
+        return ""
+    own = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if is_first_party(Path(frame.filename))
+    ]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def is_builtin(value: object) -> bool:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from trimtab.config import FILE_NAME
 from trimtab.digest import is_digest
 from trimtab.errors import InvalidInputError
 from trimtab.pipelines.codecs import load_object
@@ -31,7 +32,8 @@ def source_files(folder: Path) -> Iterator[Path]:
     """The files of a project that belong to its source, in a fixed order.
 
     These are Python, TOML, JSON, YAML, SQL and small text files outside hidden folders, environments,
-    `data` and build results. Symbolic links are not followed. Files above 2 MiB are data, and left out.
+    `data` and build results. `trimtab.toml` is no source, for it may hold secrets. Symbolic links are not
+    followed. Files above 2 MiB are data, and left out.
     """
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -40,6 +42,7 @@ def source_files(folder: Path) -> Iterator[Path]:
             path = here / name
             if (
                 path.suffix in SUFFIXES
+                and path.relative_to(folder) != Path(FILE_NAME)
                 and not name.startswith(".")
                 and not path.is_symlink()
                 and path.stat().st_size <= FILE_LIMIT

@@ -34,6 +34,11 @@ def install_error_handlers(app: FastAPI) -> None:
         place = ".".join(str(part) for part in first["loc"])
         return answer_error(422, "invalid_input", f"The request cannot be used: {place}: {first['msg']}.")
 
+    @app.exception_handler(Exception)
+    def on_bug(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again behind this answer, so that it stands in the log with its traceback.
+        return answer_error(500, "internal", "The server failed on this request.", "Its log has the details.")
+
     @app.exception_handler(HTTPException)
     def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")

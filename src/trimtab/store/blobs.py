@@ -20,6 +20,7 @@ from obstore.exceptions import BaseError as ObstoreError
 from obstore.exceptions import NotFoundError as ObstoreNotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
+from trimtab.config import without_secrets
 from trimtab.digest import PREFIX, digest_bytes, digest_file, is_digest
 from trimtab.errors import (
     InvalidInputError,
@@ -98,7 +99,7 @@ def open_blobs(url: str) -> Blobs:
         return ObstoreBlobs(from_url(url))
     except (ObstoreError, ValueError) as error:
         raise InvalidInputError(
-            f"'{url}' is not a blob store that Trimtab can use: {error}.",
+            f"'{without_secrets(url)}' is not a blob store that Trimtab can use: {error}.",
             hint="Give a folder, or a URL such as s3://BUCKET/PREFIX.",
         ) from None
 

@@ -27,9 +27,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, CursorResult, Engine, Executable, event
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, InterfaceError, OperationalError
 
 from trimtab.clock import Clock
+from trimtab.config import without_secrets
 from trimtab.errors import InvalidInputError, StorageFullError, UnavailableError, missing_extra
 from trimtab.store import journal
 
@@ -128,7 +129,7 @@ def open_database(url: str, clock: Clock) -> Database:
 
 def _unusable(url: str) -> InvalidInputError:
     return InvalidInputError(
-        f"'{url}' is not a metadata store that Trimtab can use.",
+        f"'{without_secrets(url)}' is not a metadata store that Trimtab can use.",
         hint="Give sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
     )
 
@@ -424,9 +425,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Turn the drivers' words for "full" and "not there" into ours."""
+    """Turn the drivers' words for "full", "not there" and "cannot be kept" into ours."""
     try:
         yield
+    except (DataError, UnicodeEncodeError, OverflowError) as error:
+        # A number beyond 64 bits, a NUL (Postgres), half a surrogate pair.
+        if isinstance(error, OverflowError) and "SQLite" not in str(error):
+            raise
+        words = str(error.orig if isinstance(error, DataError) else error).strip().splitlines()[0]
+        raise InvalidInputError(
+            f"The metadata store cannot hold this value: {words}.", hint="Correct it and try again."
+        ) from error
     except DBAPIError as error:
         # A file that is no database, or a damaged one, is a plain DatabaseError to the driver.
         if not isinstance(error, OperationalError | InterfaceError) and type(error) is not DatabaseError:

@@ -199,7 +199,10 @@ def _place(token: str) -> tuple[datetime, int]:
 
 
 def _unknown(run_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no run '{run_id}'.", hint="See `trimtab run list` for those that are.")
+    return NotFoundError(
+        f"There is no run '{run_id}'.",
+        hint="`trimtab run` prints it, and `trimtab loop cycles` has those of a loop.",
+    )
 
 
 def _run(row: Row[tuple[object, ...]]) -> Run:
