@@ -1,15 +1,18 @@
 """What the pages tell a reader to do works, block by block."""
 
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from tests.house.code_blocks import Reader, code_blocks, page_goes_on_from, page_needs
-from tests.house.repository import ROOT
+from tests.house.repository import ROOT, sources
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SERVICES_REQUIRED = os.environ.get("TRIMTAB_REQUIRE_SERVICES", "") not in {"", "0"}
@@ -70,6 +73,24 @@ def test_the_reference_is_what_the_code_says() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def commands() -> dict[str, set[str]]:
+    """The commands by name, each with its subcommands."""
+    main = importlib.import_module("trimtab.cli.main")
+    root: Any = typer.main.get_command(main.app)
+    context: Any = None  # these commands are found without one
+    return {name: set(getattr(root.get_command(context, name), "commands", ())) for name in main.COMMANDS}
+
+
+def test_every_command_that_a_message_or_a_page_names_is_there() -> None:
+    known = commands()
+    wrong = []
+    for path in [*PAGES, *sources()]:
+        for command, below in re.findall(r"\btrimtab ([a-z]+)(?: ([a-z]+))?", path.read_text()):
+            if command in known and below and known[command] and below not in known[command]:
+                wrong.append(f"{title(path)}: trimtab {command} {below}")
+    assert not wrong
 
 
 def check_pages(pages: dict[str, str], folder: Path, environment: dict[str, str] | None = None) -> None:
