@@ -52,7 +52,7 @@ MISHAPS = (
     Mishap(5, {"extra_columns": ["casual"]}, "a colleague adds 'casual', which nobody knows in advance"),
 )
 
-KILLED_IN_CYCLE = 5
+KILLED_IN_CYCLE = 6
 """The cycle in whose training the controller is killed."""
 
 

@@ -9,17 +9,9 @@ import polars as pl
 
 import trimtab as tt
 
-WEATHER_AND_CALENDAR = [
-    "hour",
-    "holiday",
-    "weekday",
-    "workingday",
-    "weather",
-    "temp",
-    "atemp",
-    "humidity",
-    "windspeed",
-]  # fmt: skip  (no season: with less than a year of rows, the next season is one never seen)
+# No season: with less than a year of rows to learn from, the next season is one never seen.
+WEATHER = ["weather", "temp", "atemp", "humidity", "windspeed"]
+CALENDAR = ["hour", "holiday", "weekday", "workingday"]
 LIGHTGBM: dict[str, Any] = {
     "objective": "l2",
     "learning_rate": 0.05,
@@ -83,7 +75,7 @@ def training(
     """From the rentals of the window to a model."""
     rentals = tt.dataset("rentals", contract=Rentals).window(window)
     rows = prepare(rentals, rides_per_unit=rides_per_unit)
-    return train(rows, columns=[*WEATHER_AND_CALENDAR, *(extra_columns or [])])
+    return train(rows, columns=[*CALENDAR, *WEATHER, *(extra_columns or [])])
 
 
 loop = tt.Loop(
