@@ -107,6 +107,7 @@ def test_a_forged_id_is_told_and_no_label_of_its_file_kept(workspace: Workspace,
         (pl.DataFrame({"id": ["a", "b"], "label": [1.0, None]}), "label of row 1 is missing"),
         (pl.DataFrame({"id": ["a", "b"], "label": [float("nan"), 1.0]}), "label of row 0"),
         (pl.DataFrame({"id": ["a", None], "label": [1, 2]}), "Row 1 names no prediction"),
+        (pl.DataFrame({"key": ["a\0"], "label": [1]}), "Row 0 has the character NUL"),
         (pl.DataFrame({"key": ["a"], "at": ["noon"], "label": [1]}), "'at' holds String, not times"),
     ],
 )

@@ -75,6 +75,7 @@ def test_the_request_id_comes_back_and_keys_may_be_numbers(client: httpx.Client)
         ({"row": ROW, "kye": "k"}, ["kye"]),
         ({"row": ROW, "key": ""}, ["key"]),
         ({"row": ROW, "key": "k" * 1000}, ["key"]),
+        ({"row": ROW, "key": "a\0b"}, ["key", "NUL"]),
         ({"rows": [ROW, ROW], "keys": ["a"]}, ["1 keys for 2 rows"]),
         ({"rows": [ROW], "keys": ["a"], "key": "b"}, ["'key' and 'keys'"]),
         ([1, 2], ["object"]),
@@ -145,8 +146,12 @@ def test_wrong_addresses_methods_and_headers_are_refused(client: httpx.Client) -
 def test_feedback_is_accepted_at_once_for_genuine_ids_and_by_key(client: httpx.Client) -> None:
     ids = client.post(PREDICT, json={"rows": [ROW, ROW]}).json()["ids"]
     assert client.post(FEEDBACK, json={"id": ids[0], "label": 3}).status_code == 202
-    many = [{"id": ids[1], "label": True}, {"key": "k", "at": "2024-05-01T00:00:00Z", "label": 1.5}]
-    assert client.post(FEEDBACK, json=many).json() == {"accepted": 2, "endpoint": "rides"}
+    many = [
+        {"id": ids[1], "label": True},
+        {"key": "k", "at": "2024-05-01T00:00:00Z", "label": 1.5},
+        {"key": "k", "label": 10**30},
+    ]
+    assert client.post(FEEDBACK, json=many).json() == {"accepted": 3, "endpoint": "rides"}
     assert client.post(FEEDBACK, json={"id": ids[0], "label": 3}).status_code == 202
 
 
@@ -166,7 +171,17 @@ def test_feedback_that_names_no_prediction_of_the_endpoint_is_refused_whole(clie
 
 @pytest.mark.parametrize(
     "body",
-    [[], {}, {"label": 1}, {"id": "x"}, {"key": "k", "at": "2024", "label": 1}, {"id": 1, "label": 1}, "x"],
+    [
+        [],
+        {},
+        {"label": 1},
+        {"id": "x"},
+        {"key": "k", "at": "2024", "label": 1},
+        {"key": "a\0b", "label": 1},
+        {"key": "k", "label": 10**400},
+        {"id": 1, "label": 1},
+        "x",
+    ],
 )
 def test_feedback_that_is_not_understood_is_refused(client: httpx.Client, body: object) -> None:
     assert client.post(FEEDBACK, json=body).status_code in {400, 422}

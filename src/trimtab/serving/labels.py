@@ -62,6 +62,8 @@ def labels_from_rows(endpoint: str, rows: pl.DataFrame, known_at: datetime) -> l
     for place, (id, key) in enumerate(zip(ids, keys, strict=True)):
         if id is None and key is None:
             raise InvalidInputError(f"Row {place} names no prediction.", hint=FORMS)
+        if "\0" in (id or key or ""):
+            raise InvalidInputError(f"Row {place} has the character NUL in it.", hint="Leave it out.")
     times = _times(rows)
     known = to_microseconds(known_at)
     return [

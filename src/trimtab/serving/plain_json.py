@@ -22,7 +22,15 @@ from trimtab.serving.answering import Question
 from trimtab.serving.frames import Label, LabelFrame
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.prediction_ids import row_ids
-from trimtab.serving.requests import Request, Response, allow, checked_key, decoded, microseconds
+from trimtab.serving.requests import (
+    Request,
+    Response,
+    allow,
+    checked_key,
+    checked_label,
+    decoded,
+    microseconds,
+)
 from trimtab.store.types import from_microseconds
 
 Row = dict[str, Any]
@@ -183,13 +191,13 @@ def _label(request: Request, name: str, given: Feedback, place: int) -> LabelFra
             raise InvalidInputError(
                 f"Item {place} names its prediction twice.", hint="Give 'id', or 'key' and 'at'."
             )
-        return LabelFrame(name, given.label, request.at, id=given.id)
+        return LabelFrame(name, checked_label(given.label, place), request.at, id=given.id)
     if given.key is None:
         raise InvalidInputError(f"Item {place} names no prediction.", hint="Give 'id', or 'key' and 'at'.")
     at = None if given.at is None else microseconds(given.at, f"'at' of item {place}")
     return LabelFrame(
         name,
-        given.label,
+        checked_label(given.label, place),
         request.at,
         key=checked_key(given.key),
         at=at,

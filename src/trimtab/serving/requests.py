@@ -11,6 +11,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError, MalformedError, TrimtabError
 from trimtab.serving.answering import LONGEST_KEY, Answering
+from trimtab.serving.frames import Label
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.state import View
 from trimtab.store.types import to_microseconds
@@ -79,13 +80,29 @@ def _not_numbers(body: bytes) -> bool:
 
 
 def checked_key(key: str | int | None) -> str | None:
-    """The key as text; raises InvalidInputError for one that is empty or too long."""
+    """The key as text; raises InvalidInputError for one that is empty, too long, or that no store can hold:
+    one such row would keep all that are logged after it waiting."""
     if key is None:
         return None
     text = str(key)
     if not 0 < len(text) <= LONGEST_KEY:
         raise InvalidInputError(f"A key has between 1 and {LONGEST_KEY} characters, and this {len(text)}.")
+    if "\0" in text:
+        raise InvalidInputError("A key cannot have the character NUL in it.", hint="Leave it out.")
     return text
+
+
+def checked_label(label: Label, place: int) -> Label:
+    """The label of item `place`; whole numbers beyond 64 bits become floats, and those that are none are
+    refused with InvalidInputError."""
+    if not isinstance(label, int) or -(2**63) <= label < 2**63:
+        return label
+    try:
+        return float(label)
+    except OverflowError:
+        raise InvalidInputError(
+            f"The label of item {place} is a number too large to be one.", hint="Send a number up to 1e308."
+        ) from None
 
 
 def event_time(header: str | None, view: View) -> int:
