@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
 from loop import CALENDAR, WEATHER, Rentals, loop, prepare, train
 
 
