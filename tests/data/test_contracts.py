@@ -262,6 +262,8 @@ def test_annotations_and_defaults_that_mean_nothing_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="no columns"):
         contract_of(type("Empty", (Contract,), {}))
 
+    with pytest.raises(InvalidInputError, match="upper and lower case"):
+        ContractSpec("Trips", (ColumnSpec("city", "str"), ColumnSpec("City", "str")))
     with pytest.raises(InvalidInputError, match="twice"):
         ContractSpec("Twice", (ColumnSpec("x", "int"), ColumnSpec("x", "int")))
 

@@ -155,6 +155,20 @@ def test_rows_whose_outcome_is_not_known_yet_may_be_appended(tmp_path: Path) -> 
     assert loop.train.on({"numbers": kept}).target == "y"
 
 
+def test_any_name_that_a_column_may_have_is_spelled_in_the_written_contract(tmp_path: Path) -> None:
+    names = [
+        "a b", "a_b", "a\tb", "a\nb", 'q"q', "q'q", '"""', "b\\s", "[x]", "{y}", "é", "日本", "class", "None",
+        "tt", "datetime", "_x", "__y", "1st", "spec", "validate", "x" * 300,
+    ]  # fmt: skip
+    rows = pl.DataFrame({name: np.sin(np.arange(60) + place) for place, name in enumerate(names)})
+    project = tmp_path / "project"
+    start_project(project, rows, written(rows, tmp_path, "names"), target='"""')
+    contract: Any = import_project_object(project, "loop:Rows")
+    assert [column.name for column in contract.spec().columns] == names
+    loop: Any = import_project_object(project, "loop:loop")
+    assert loop.declaration.target == '"""'
+
+
 @pytest.mark.parametrize(
     ("values", "binary"),
     [
@@ -318,6 +332,10 @@ BAD: dict[str, tuple[pl.DataFrame, dict[str, str], type[TrimtabError], str]] = {
     "one time": (
         houses().with_columns(pl.lit(OLD).alias("sold at")),
         {"target": "float", "time": "sold at"}, InvalidInputError, "All rows have the same time",
+    ),
+    "names that tables do not tell apart": (
+        numbers().with_columns(pl.col("x").alias("X")), {"target": "y"}, InvalidInputError,
+        "upper and lower case",
     ),
     "a reserved name": (
         numbers().rename({"x": "_trimtab_row"}), {"target": "y"}, InvalidInputError, "reserved",

@@ -116,6 +116,13 @@ class ContractSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InvalidInputError(f"The contract '{self.name}' has column '{twice[0]}' twice.")
+        alike: dict[str, str] = {}
+        for name in names:
+            if (other := alike.setdefault(name.lower(), name)) != name:
+                raise InvalidInputError(
+                    f"The columns '{other}' and '{name}' differ in nothing but upper and lower case.",
+                    hint="Rename one: tables do not tell them apart.",
+                )
 
     def column(self, name: str) -> ColumnSpec | None:
         """The column of that name, if the contract knows it."""
