@@ -337,6 +337,12 @@ BAD: dict[str, tuple[pl.DataFrame, dict[str, str], type[TrimtabError], str]] = {
         numbers().with_columns(pl.col("x").alias("X")), {"target": "y"}, InvalidInputError,
         "upper and lower case",
     ),
+    "a year that is a slip": (
+        houses().with_columns(
+            pl.when(pl.col("float") > 2).then(datetime(2999, 1, 1)).otherwise("sold at").alias("sold at")  # noqa: DTZ001
+        ),
+        {"target": "float", "time": "sold at"}, InvalidInputError, "rows lie after now, up to 2999-01-01",
+    ),
     "a reserved name": (
         numbers().rename({"x": "_trimtab_row"}), {"target": "y"}, InvalidInputError, "reserved",
     ),

@@ -14,6 +14,7 @@ from trimtab.data.spec import ColumnSpec, ColumnType, ContractSpec
 from trimtab.data.violations import judge, violated
 from trimtab.data.window import Window, everything, last, share
 from trimtab.errors import InvalidInputError, unknown
+from trimtab.loop.intake import data_time
 
 MOST_CATEGORIES = 200
 """A text column with more different values than this is left out of the inputs."""
@@ -94,6 +95,8 @@ def describe(
         reasons = "; ".join(f"'{name}': {why}" for name, why in left_out.items() if name not in named)
         raise InvalidInputError(f"No column of the table can be an input of a model. {reasons}".strip())
     window, holdout = _windows(None if time is None else judgement.good[time].filter(usable), labels, now)
+    if time is not None:
+        _check_reach(judgement.good[time], holdout, now)
     spread = labels.std()
     return UserTable(
         target=target,
@@ -125,6 +128,23 @@ def _check_complete(rows: pl.DataFrame, time: str | None, key: str | None) -> No
                 f"{missing} rows have no value in '{column}', which says {what} for each row.",
                 hint="Drop or fill these rows first.",
             )
+
+
+def _check_reach(times: pl.Series, holdout: Window, now: datetime) -> None:
+    """Raises InvalidInputError where rows to come make windows count from now, long after all others end."""
+    begin, end = holdout.bounds(data_time(now, newest := _newest(times), holdout))
+    if not times.is_between(begin, end, closed="left").any():
+        raise InvalidInputError(
+            f"{(times >= now).sum()} rows lie after now, up to {newest:%Y-%m-%d} in '{times.name}', and the "
+            "others end long before, so that there are no recent rows to judge by.",
+            hint="Leave rows to come out, or leave --time out.",
+        )
+
+
+def _newest(times: pl.Series) -> datetime:
+    newest = times.max()
+    assert isinstance(newest, datetime)
+    return newest
 
 
 def _labels(rows: pl.DataFrame, target: str) -> pl.Series:
