@@ -78,9 +78,11 @@ class Loop:
 
     `train` is the pipeline that returns the model. `dataset` may be left out where the pipeline reads only
     one. `holdout`, the last 14 days if nothing is said, is kept from training and used by the gates, for
-    candidate and champion alike. `metric` is by default that of the first gate that has one. `mode`: "auto"
-    goes through to promotion by itself, "approve" asks a person before the rollout, "advise" proposes each
-    cycle and does nothing until approved. Raises InvalidInputError for what makes no sense.
+    candidate and champion alike; where there is no event time it is a share of the rows, `tt.share(0.1)`.
+    Windows count from now, or from the end of data that ended before the hold-out would begin. `metric` is
+    by default that of the first gate that has one. `mode`: "auto" goes through to promotion by itself,
+    "approve" asks a person before the rollout, "advise" proposes each cycle and does nothing until approved.
+    Raises InvalidInputError for what makes no sense.
     """
 
     def __init__(
