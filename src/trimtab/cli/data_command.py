@@ -132,10 +132,11 @@ def read(
     with open_workspace(project) as workspace:
         datasets = Datasets(workspace)
         rows = datasets.quarantined(name) if quarantined else datasets.read(name, version)
-    if output.suffix == ".csv":
-        rows.write_csv(output)
-    else:
-        rows.write_parquet(output)
+    with output.open("wb") as file:
+        if output.suffix == ".csv":
+            rows.write_csv(file)
+        else:
+            rows.write_parquet(file)
     say(f"{rows.height:,} rows in {output}")
 
 

@@ -17,7 +17,10 @@ from trimtab.errors import TrimtabError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-console = Console()
+WIDTH_OF_A_PIPE = 240
+"""Where nobody sees it wrapped, a table is as wide as it needs to be."""
+
+console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE)
 _errors = Console(stderr=True)
 
 
