@@ -76,6 +76,7 @@ class Executor:
         while True:
             if self.failure is None:
                 self._settle_cached()
+                self._write()  # what a step builds on is safe before the step can bring anything down
                 self._launch()
             self._write()
             if not self._running and (self.failure is not None or not self._waiting):
