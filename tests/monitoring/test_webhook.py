@@ -57,7 +57,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 def opened(folder: Path, url: str | None) -> Workspace:
-    return Workspace.create(folder / "hooked", Settings(webhook=url), actor="tester", clock=FixedClock(START))
+    workspace = Workspace.create(
+        folder / "hooked", Settings(webhook=url), actor="tester", clock=FixedClock(START)
+    )
+    Webhook(workspace).deliver()  # seen for the first time
+    return workspace
 
 
 def alert(workspace: Workspace, *names: str) -> None:
@@ -146,10 +150,15 @@ def test_without_the_setting_nobody_is_told(tmp_path: Path) -> None:
         assert Webhook(workspace).deliver() == 0
 
 
-def test_a_webhook_may_start_from_now(tmp_path: Path, receiver: Receiver) -> None:
-    with opened(tmp_path, receiver.url) as workspace:
+def test_a_webhook_that_is_set_later_is_not_told_of_what_was_before(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    with opened(tmp_path, None) as workspace:
         alert(workspace, "old")
-        Webhook(workspace).start_from_now()
+        project = workspace.project
+    settings = Settings(webhook=receiver.url)
+    with Workspace.open(project, settings, actor="tester", clock=FixedClock(START)) as workspace:
+        Webhook(workspace).deliver()
         alert(workspace, "new")
         Webhook(workspace).deliver()
     assert [told["alert"] for told in receiver.told] == ["bikes/new"]

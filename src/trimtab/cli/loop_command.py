@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from trimtab.loop.applying import apply_reference
 from trimtab.loop.cycle import Cycle
 from trimtab.loop.loops import Loops
 from trimtab.loop.machine import Mode
+from trimtab.models.policy import Override
 from trimtab.monitoring.alerts import Alerts
 
 app = command_group("Loops: apply, watch, trigger, approve, pause, roll back.")
@@ -23,7 +25,7 @@ Name = Annotated[str, typer.Argument(help="The loop's name.")]
 Reason = Annotated[str, typer.Option(help="Why; it stands in the journal.")]
 Limit = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
 
-CYCLE_COLUMNS = ["number", "state", "trigger", "triggered_at", "finished_at", "candidate", "reason"]
+CYCLE_COLUMNS = ["number", "state", "trigger", "triggered_at", "finished_at", "candidate", "why"]
 
 
 @app.command()
@@ -32,11 +34,16 @@ def apply(
         str | None, typer.Argument(help="The loop as module:name (by default the setting 'loop').")
     ] = None,
     project: Project = HERE,
+    reason: Reason = "",
+    override_by: Annotated[
+        str | None, typer.Option(help="Your name, to take away or change gates; needs --reason.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a declaration into force; applying the same again changes nothing."""
+    override = None if override_by is None else Override(override_by, reason)
     with open_workspace(project) as workspace:
-        applied = apply_reference(workspace, reference)
+        applied = apply_reference(workspace, reference, override=override)
     if as_json:
         print_json(applied)
     else:
@@ -59,6 +66,7 @@ def show(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
     """Show how a loop stands: champion, the cycle under way, what came before."""
     with open_workspace(project) as workspace:
         status = Loops(workspace).status(name)
+        endings = Loops(workspace).endings(name)
         alerts = Alerts(workspace).alerts(name, only_open=True)
     if as_json:
         print_json({"status": status, "open_alerts": alerts})
@@ -75,7 +83,7 @@ def show(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
             "open alerts": "none" if not alerts else "; ".join(alert.reason for alert in alerts),
         }
     )
-    print_rows(status.finished, CYCLE_COLUMNS, empty="It has finished no cycle yet.")
+    print_rows(_told(status.finished, endings), CYCLE_COLUMNS, empty="It has finished no cycle yet.")
 
 
 @app.command()
@@ -83,10 +91,11 @@ def cycles(name: Name, project: Project = HERE, limit: Limit = 30, as_json: AsJs
     """List a loop's cycles."""
     with open_workspace(project) as workspace:
         found = Loops(workspace).cycles(name, limit=limit)
+        endings = Loops(workspace).endings(name)
     if as_json:
         print_json(found)
     else:
-        print_rows(found, CYCLE_COLUMNS, empty="It has had no cycle yet.")
+        print_rows(_told(found, endings), CYCLE_COLUMNS, empty="It has had no cycle yet.")
 
 
 @app.command()
@@ -205,6 +214,11 @@ def parse_params(given: list[str]) -> dict[str, Any]:
         except msgspec.DecodeError:
             params[name] = value
     return params
+
+
+def _told(cycles: Sequence[Cycle], endings: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Cycles as rows, each with why it stands where it does."""
+    return [{**msgspec.structs.asdict(cycle), "why": endings.get(cycle.id, cycle.reason)} for cycle in cycles]
 
 
 def _show_cycle(cycle: Cycle, as_json: bool) -> None:

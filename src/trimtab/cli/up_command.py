@@ -15,6 +15,7 @@ from trimtab.cli.output import say
 from trimtab.cli.project import HERE, Project, open_workspace
 from trimtab.config import load_settings
 from trimtab.server.supervisor import Address, Supervisor
+from trimtab.serving.access import access_for, check_binding, token_hashes
 
 app = single_command()
 
@@ -28,19 +29,22 @@ def up(
 ) -> None:
     """Run server, gateway, worker and controller, and restart what dies. SIGTERM or Ctrl-C ends them."""
     address = _address(project, host, port, gateway_port)
-    _apply_loop(project)
     supervisor = Supervisor(project, address, report=say)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
-    supervisor.run(ready=lambda: _tell(address))
+    supervisor.run(ready=lambda: _tell(address), first=lambda: _apply_loop(project))
     say("Stopped.")
 
 
 def _address(project: Path, host: str | None, port: int | None, gateway_port: int | None) -> Address:
-    """What was given, else what the settings say; a workspace that cannot be opened fails here, once."""
+    """What was given, else what the settings say; a workspace that cannot be opened fails here, once, and so
+    does an address that others could reach with no token to ask them for."""
     with open_workspace(project) as workspace:
         settings = workspace.settings
-        return Address(host or settings.host, port or settings.port, gateway_port or settings.gateway_port)
+        host = host or settings.host
+        with workspace.read() as connection:
+            check_binding(host, access_for(settings, host, token_hashes(connection)))
+        return Address(host, port or settings.port, gateway_port or settings.gateway_port)
 
 
 def _apply_loop(project: Path) -> None:

@@ -37,7 +37,8 @@ def _tell(found: Why) -> None:
         say(f"\n{cell(decision.at)}  trigger {decision.trigger}: {decision.reason}")
         _numbers(decision.numbers)
     for move in found.moves:
-        arrow = f"{move.from_state} -> {move.to_state}".replace("_", " ")
+        arrow = f"{move.from_state} -> {move.to_state}" if move.from_state else f"begins as {move.to_state}"
+        arrow = arrow.replace("_", " ")
         say(f"\n{cell(move.at)}  {arrow}, by {move.actor}: {move.reason}")
         _numbers(move.evidence)
 

@@ -6,11 +6,14 @@ from trimtab.errors import InvalidInputError
 from trimtab.loop.declaration import Loop
 from trimtab.loop.loops import Loops
 from trimtab.loop.records import Applied
+from trimtab.models.policy import Override
 from trimtab.pipelines.project import import_project_object
 from trimtab.workspace import Workspace
 
 
-def apply_reference(workspace: Workspace, reference: str | None = None) -> Applied:
+def apply_reference(
+    workspace: Workspace, reference: str | None = None, *, override: Override | None = None
+) -> Applied:
     """Import a loop of the workspace's project ("module:name", by default the setting `loop`) and apply it.
 
     This runs the project's code in this process. Raises InvalidInputError for a reference that is none, or
@@ -26,4 +29,4 @@ def apply_reference(workspace: Workspace, reference: str | None = None) -> Appli
         raise InvalidInputError(
             f"'{named}' is {type(found).__name__}, not a loop.", hint="Make it a tt.Loop(...)."
         )
-    return Loops(workspace).apply(found, project=workspace.project)
+    return Loops(workspace).apply(found, project=workspace.project, override=override)

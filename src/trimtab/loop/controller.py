@@ -205,12 +205,13 @@ class ControllerRole:
     def _deliver(self, stopping: threading.Event) -> None:
         """Post alerts beside the reconciling, which must not wait for somebody's slow server."""
         webhook = Webhook(self._workspace)
-        while not stopping.wait(WEBHOOK_SECONDS):
+        while True:
             try:
-                if self.controller.leads:
-                    webhook.deliver()
+                webhook.deliver()
             except UnavailableError as error:
                 _log.warning("alerts wait: %s", error)
+            if stopping.wait(WEBHOOK_SECONDS):
+                return
 
     def _turn(self) -> float:
         """Do what can be done now; answers how many seconds to wait before the next turn."""

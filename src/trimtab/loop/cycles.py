@@ -34,7 +34,9 @@ def get_cycle(connection: Connection, cycle_id: str) -> Cycle:
     """The cycle of this id; raises NotFoundError."""
     found = _select(connection, cycles_table.c.id == cycle_id)
     if not found:
-        raise NotFoundError(f"There is no cycle '{cycle_id}'.", hint="List them with: trimtab loop cycles NAME")
+        raise NotFoundError(
+            f"There is no cycle '{cycle_id}'.", hint="List them with: trimtab loop cycles NAME"
+        )
     return found[0]
 
 
@@ -51,6 +53,18 @@ def moves_of(connection: Connection, cycle_id: str) -> list[Moved]:
         .order_by(cycle_moves_table.c.sequence)
     )
     return [Moved(**row) for row in connection.execute(query).mappings()]
+
+
+def endings(connection: Connection, loop: str) -> dict[str, str]:
+    """The reason of the last arrow that each of the loop's cycles took, by the cycle's id."""
+    moves, cycles = cycle_moves_table.c, cycles_table.c
+    query = (
+        select(moves.cycle, moves.reason)
+        .join(cycles_table, moves.cycle == cycles.id)
+        .where(cycles.loop == loop)
+        .order_by(moves.cycle, moves.sequence)
+    )
+    return {row.cycle: row.reason for row in connection.execute(query)}
 
 
 def spent(connection: Connection, loop: str, at: datetime) -> Spent:

@@ -17,6 +17,7 @@ from trimtab.loop.cycles import (
     active_cycle,
     amend_cycle,
     create_cycle,
+    endings,
     get_cycle,
     list_cycles,
     move_cycle,
@@ -263,6 +264,12 @@ class Loops:
         with self._workspace.read() as connection:
             get_loop(connection, name)
             return list_cycles(connection, name, limit=limit)
+
+    def endings(self, name: str) -> dict[str, str]:
+        """Why each cycle stands where it does, by its id; raises NotFoundError."""
+        with self._workspace.read() as connection:
+            get_loop(connection, name)
+            return endings(connection, name)
 
     def decisions(self, name: str, *, limit: int = 1000) -> Sequence[TriggerDecision]:
         """What the triggers that fired led to, newest first; raises NotFoundError."""

@@ -15,7 +15,7 @@ from trimtab.data.versions import DatasetVersion, newest_version
 from trimtab.loop.budget import refusal
 from trimtab.loop.champions import Champion, champion_since
 from trimtab.loop.cycle import Cycle, State
-from trimtab.loop.cycles import create_cycle, last_given, spent
+from trimtab.loop.cycles import create_cycle, last_given, list_cycles, spent
 from trimtab.loop.declaration import Declaration
 from trimtab.loop.findings import evaluate_monitors, forget, record_findings, tell
 from trimtab.loop.intake import due_looks
@@ -204,7 +204,10 @@ class Watcher:
             settle(tx, loop, applied, firings, champion)
 
     def _bootstrap(self, loop: LoopRecord, applied: Applied) -> bool:
-        """Start the first cycle once there is data: one for each declaration and version of the data."""
+        """Start the first cycle once there is data: one for each declaration and version of the data.
+
+        A declaration that was corrected does not wait for the cooldown of what failed before it.
+        """
         with self._workspace.read() as connection:
             newest = newest_version(connection, applied.declaration.dataset)
             if newest is None:
@@ -212,13 +215,17 @@ class Watcher:
             firing = _first(newest, applied)
             if decided(connection, loop.name, firing.trigger, firing.occasion):
                 return False
+            tried = any(
+                cycle.declaration == applied.version for cycle in list_cycles(connection, loop.name, limit=1)
+            )
             now = self._workspace.clock.now()
-            if refusal(applied.declaration.budget, spent(connection, loop.name, now), now) is not None:
+            used = spent(connection, loop.name, now)
+            if tried and refusal(applied.declaration.budget, used, now) is not None:
                 return False
 
         def work(tx: Transaction) -> None:
             self._fence(tx)
-            settle(tx, loop, applied, [firing], None)
+            settle(tx, loop, applied, [firing], None, heed_budget=tried)
 
         self._workspace.write(work)
         return True
@@ -230,10 +237,12 @@ def settle(
     applied: Applied,
     firings: list[Firing],
     champion: Champion | None,
+    *,
+    heed_budget: bool = True,
 ) -> Cycle | None:
     """Start one cycle for all that fired, or keep why not; either is recorded once for each firing."""
     refused = refusal(applied.declaration.budget, spent(tx.connection, loop.name, tx.at), tx.at)
-    if refused is not None:
+    if refused is not None and heed_budget:
         for firing in firings:
             reason = f"{firing.reason}; no cycle: {refused.explanation}"
             record_decision(

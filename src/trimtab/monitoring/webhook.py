@@ -12,6 +12,7 @@ import httpx
 import msgspec
 from sqlalchemy import func, select
 
+from trimtab.digest import digest_json
 from trimtab.monitoring.schema import deliveries_table as deliveries
 from trimtab.store import journal
 from trimtab.store.database import Transaction
@@ -20,7 +21,6 @@ from trimtab.store.schema import journal_table
 from trimtab.store.upsert import upsert
 from trimtab.workspace import Workspace
 
-CHANNEL = "webhook"
 TIMEOUT_SECONDS = 5.0
 BATCH = 50
 
@@ -28,11 +28,15 @@ _log = logging.getLogger(__name__)
 
 
 class Webhook:
-    """Delivers alerts to the setting `webhook`; does nothing where it is not set."""
+    """Delivers alerts to the setting `webhook`; does nothing where it is not set.
+
+    A URL is told of what happens after it was first seen here, not of all that ever was.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._url = workspace.settings.webhook
+        self._channel = f"webhook {digest_json(self._url)}"
 
     def deliver(self) -> int:
         """Post what is due, and answer how much of it was taken; stops at the first failure, to go on from
@@ -48,18 +52,16 @@ class Webhook:
                 delivered += 1
         return delivered
 
-    def start_from_now(self) -> None:
-        """Leave out all alerts so far, as for a webhook that was just set."""
-        with self._workspace.read() as connection:
-            last = connection.execute(select(func.max(journal_table.c.seq))).scalar_one() or 0
-        self._remember(last)
-
     def _due(self) -> list[Entry]:
         with self._workspace.read() as connection:
             after = connection.execute(
-                select(deliveries.c.delivered).where(deliveries.c.channel == CHANNEL)
+                select(deliveries.c.delivered).where(deliveries.c.channel == self._channel)
             ).scalar_one_or_none()
-            return list(journal.entries(connection, after=after or 0, kind="alert", limit=BATCH))
+            if after is not None:
+                return list(journal.entries(connection, after=after, kind="alert", limit=BATCH))
+            newest = connection.execute(select(func.max(journal_table.c.seq))).scalar_one() or 0
+        self._remember(newest)
+        return []
 
     def _post(self, client: httpx.Client, entry: Entry) -> bool:
         assert self._url is not None
@@ -89,7 +91,7 @@ class Webhook:
             upsert(
                 tx,
                 deliveries,
-                [{"channel": CHANNEL, "delivered": seq}],
+                [{"channel": self._channel, "delivered": seq}],
                 keys=["channel"],
                 where=lambda new: deliveries.c.delivered < new.delivered,
             )

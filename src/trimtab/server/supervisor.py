@@ -152,8 +152,7 @@ class Supervisor:
         self.address = address
         self._report = report
         self._state = project.resolve() / ".trimtab"
-        logs = self._state / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        self._logs = self._state / "logs"
         self.roles = {
             role: RoleProcess(
                 role,
@@ -162,19 +161,25 @@ class Supervisor:
                     "--host", address.host, "--port", str(address.port),
                     "--gateway-port", str(address.gateway_port),
                 ],
-                logs / f"{role}.log",
+                self._logs / f"{role}.log",
             )
             for role in ROLES
         }  # fmt: skip
         self._stopping = threading.Event()
 
-    def run(self, ready: Callable[[], None] | None = None) -> None:
-        """Supervise until `stop`; `ready` is called once, when both ports answer.
+    def run(
+        self, ready: Callable[[], None] | None = None, *, first: Callable[[], None] | None = None
+    ) -> None:
+        """Supervise until `stop`; `ready` is called once, when both ports answer, and `first` before any role
+        starts, once this is the only supervisor.
 
         Raises AlreadyRunningError if another supervisor holds this folder, RefusedError if a role cannot
         work as configured.
         """
         with self._alone():
+            if first is not None:
+                first()
+            self._logs.mkdir(exist_ok=True)
             try:
                 told = ready is None
                 while not self._stopping.is_set():
@@ -211,7 +216,7 @@ class Supervisor:
             if not ready.wait(timeout):
                 raise UnavailableError(
                     f"The roles did not become ready within {timeout:.0f} s.",
-                    hint=f"See {self._state / 'logs'}.",
+                    hint=f"See {self._logs}.",
                 )
             if failures:
                 raise failures[0]
@@ -241,6 +246,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
+        self._state.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._state / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
