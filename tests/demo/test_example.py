@@ -28,7 +28,14 @@ def test_the_written_example_passes_its_own_tests(tmp_path: Path) -> None:
 
 def test_the_example_says_whose_data_it_is(tmp_path: Path) -> None:
     files = {path.relative_to(tmp_path).as_posix() for path in write_example("bikes", tmp_path)}
-    assert {"loop.py", "trimtab.toml", "README.md", "data/rentals.parquet", "data/ATTRIBUTION.md"} <= files
+    assert {
+        "loop.py",
+        "trimtab.toml",
+        "README.md",
+        "data/history.parquet",
+        "data/later.parquet",
+        "data/ATTRIBUTION.md",
+    } <= files
     assert "CC BY 4.0" in (tmp_path / "data" / "ATTRIBUTION.md").read_text()
 
 

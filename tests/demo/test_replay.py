@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 
 from trimtab.demo.driver import LOOP, Driver, Progress
+from trimtab.demo.example import load_rentals
 from trimtab.demo.figures import logged_outcomes
 from trimtab.demo.report import Report
-from trimtab.demo.setup import load_rentals, make_project, prepare
+from trimtab.demo.setup import make_project, prepare
 from trimtab.errors import ConflictError
 from trimtab.loop.cycle import State
 from trimtab.loop.loops import Loops
@@ -32,7 +33,7 @@ def test_a_fortnight_of_bias_ends_in_a_promotion_with_every_prediction_joined(tm
     make_project(tmp_path / "demo")
     told: list[Progress] = []
     with Workspace.create(tmp_path / "demo", actor="test") as workspace:
-        prepare(workspace, rentals)
+        prepare(workspace)
         supervisor = Supervisor(tmp_path / "demo", Address.unused(), report=lambda _: None)
         with supervisor.running(timeout=120):
             driver = Driver(workspace, supervisor, rentals)

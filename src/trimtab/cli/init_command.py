@@ -12,7 +12,7 @@ from trimtab.cli.loop_command import mode_of
 from trimtab.cli.output import AsJson, print_json, say
 from trimtab.data.row_formats import read_rows_file
 from trimtab.data.spec import ColumnType
-from trimtab.demo.example import write_example
+from trimtab.demo.example import start_example
 from trimtab.errors import InvalidInputError
 from trimtab.loop.starter import dataset_name, start_project
 
@@ -42,7 +42,7 @@ def init(
             "Say what the project is for.", hint="Give --data FILE --target COLUMN, or --example bikes."
         )
     if example is not None:
-        files, loop = write_example(example, project), example
+        files, loop = start_example(example, project), example
     else:
         assert data is not None
         if target is None:

@@ -12,11 +12,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import polars as pl
 
+from trimtab.demo.example import HISTORY_ENDS
 from trimtab.demo.gateway_client import GatewayClient
 from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.loops import Loops
@@ -33,7 +34,7 @@ ASKED_WITH = (
 )  # fmt: skip
 """What is known in advance, and sent with each request."""
 
-REPLAY_FROM = datetime(2011, 9, 1, tzinfo=UTC)
+REPLAY_FROM = HISTORY_ENDS
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 INCOMING = "incoming"
 

@@ -8,8 +8,8 @@ import polars as pl
 
 from trimtab.demo.chart import Mark
 from trimtab.demo.driver import LOOP, REPLAY_FROM, TARGET
+from trimtab.demo.example import DATASET, by_month
 from trimtab.demo.report import CycleRow, mean_error, rmsle_by_month
-from trimtab.demo.setup import DATASET, by_month
 from trimtab.loop.cycle import State
 from trimtab.loop.loops import Loops, Why
 from trimtab.models.model import Model

@@ -10,9 +10,10 @@ import polars as pl
 
 from trimtab.demo import figures
 from trimtab.demo.driver import REPLAY_FROM, Driver, Progress
+from trimtab.demo.example import load_rentals
 from trimtab.demo.memory import PeakMemory
 from trimtab.demo.report import Report, write_report
-from trimtab.demo.setup import load_rentals, make_project, prepare
+from trimtab.demo.setup import make_project, prepare
 from trimtab.errors import JournalBrokenError
 from trimtab.loop.cycle import State
 from trimtab.loop.loops import Loops
@@ -37,7 +38,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None], tell: Callable[[Progre
     make_project(folder)
     with memory.watching(), Workspace.create(folder, actor=ACTOR) as workspace:
         say("the first eight months are appended, checked against the contract; the loop is applied")
-        prepare(workspace, rentals)
+        prepare(workspace)
         supervisor = Supervisor(folder, Address.unused(), report=say)
         with supervisor.running():
             say("server, gateway, worker and controller are ready; the replay begins")

@@ -11,7 +11,7 @@ from loop import CALENDAR, WEATHER, Rentals, loop, prepare, train
 
 @pytest.fixture
 def rentals() -> pl.DataFrame:
-    return pl.read_parquet(Path(__file__).parents[1] / "data" / "rentals.parquet").head(1000)
+    return pl.read_parquet(Path(__file__).parents[1] / "data" / "history.parquet").head(1000)
 
 
 def test_the_contract_holds_for_the_rows(rentals: pl.DataFrame) -> None:
