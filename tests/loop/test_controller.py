@@ -141,6 +141,39 @@ def test_the_dwell_counts_only_once_gateways_serve_the_stage(scene: Scene) -> No
     assert cycle.stage_since == START + 3 * DAY
 
 
+def test_a_challenger_that_no_gateway_can_load_is_rolled_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.bootstrap()
+    served = {NAME: 1}
+    scene.loops.trigger(NAME)
+
+    def fail(reason: str) -> None:
+        failures = {NAME: reason} if reason else {}
+        scene.workspace.instances.beat(
+            "gateway-1", "gateway", detail={"routes": served, "failures": failures}
+        )
+
+    fail("")
+    for _ in range(10):
+        scene.controller.reconcile()
+        scene.work()
+    assert scene.state == "shadow"
+    fail("version 2 needs the package onnxruntime")
+    while scene.controller.reconcile():
+        pass
+    assert scene.state == "shadow"  # what keeps a gateway from it may pass
+    monkeypatch.setattr("trimtab.loop.pilot.UNSERVED_SECONDS", 0.0)
+    scene.controller.reconcile()
+    assert scene.state == "rolled_back"
+    ended = scene.loops.cycles(NAME, limit=1)[0]
+    moves = scene.loops.why(NAME, ended.number).moves
+    assert "cannot be served: gateway-1: version 2 needs the package onnxruntime" in moves[-1].reason
+    route = Endpoints(scene.workspace).route(NAME)
+    assert route is not None
+    assert [arm.version for arm in route.arms] == [1]
+
+
 def test_a_paused_loop_does_nothing_but_watch(scene: Scene) -> None:
     scene.bootstrap()
     scene.loops.pause(NAME, reason="holidays")

@@ -70,6 +70,7 @@ def test_a_pipeline_that_reads_several_datasets_must_say_which_is_judged() -> No
         ({"endpoint": ""}, None),
         ({"monitors": []}, "listens to a bias monitor"),
         ({"triggers": [tt.Every("day"), tt.Every("week")]}, "two triggers of one kind"),
+        ({"monitors": [tt.Bias(max_abs=1), tt.Bias(max_abs=2, days=1)]}, "two monitors of one name"),
         ({"train": fit}, "not a pipeline"),
         ({"params": {"ratio": 3}}, "no parameter 'ratio'"),
     ],

@@ -111,6 +111,12 @@ def test_a_rollout_advances_stage_by_stage() -> None:
     assert step(last, facts(at=at, measure=None)) is None
 
 
+def test_a_challenger_that_cannot_be_served_is_rolled_back_without_a_measure() -> None:
+    move = next_step(cycle(State.SHADOW, stage_since=None), facts(unservable="gateway-1: no such file"))
+    assert move is not None
+    assert (move.to, move.reason) == (State.ROLLED_BACK, "it cannot be served: gateway-1: no such file")
+
+
 def test_a_cycle_whose_champion_changed_under_it_is_superseded() -> None:
     for state in set(State) - FINAL:
         assert step(cycle(state), facts(champion=2)) == State.SUPERSEDED

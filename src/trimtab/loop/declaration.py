@@ -23,7 +23,7 @@ from trimtab.loop.schedule import check_schedule, duration
 from trimtab.loop.triggers import WATCHED_BY, Trigger
 from trimtab.loop.triggers import name as trigger_name
 from trimtab.models.gates import AnyGate
-from trimtab.monitoring.monitors import Monitor, kind_of
+from trimtab.monitoring.monitors import Monitor, kind_of, name_of
 from trimtab.pipelines.graph import Pipeline, trace
 from trimtab.statistics.metrics import MetricFunction, metric, reference_of
 
@@ -213,6 +213,12 @@ def _check_listeners(declared: Declaration) -> None:
     names = [trigger_name(trigger) for trigger in declared.triggers]
     if len(set(names)) < len(names):
         raise InvalidInputError(f"The loop '{declared.name}' has two triggers of one kind: {names}.")
+    names = [name_of(monitor) for monitor in declared.monitors]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(
+            f"The loop '{declared.name}' has two monitors of one name: {', '.join(names)}.",
+            hint="Join them into one: findings and alerts are kept by that name.",
+        )
 
 
 def _metric_of(loop: str, gates: Sequence[AnyGate]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, select
 
@@ -15,9 +15,7 @@ from trimtab.loop.machine import Move
 from trimtab.loop.schema import cycles_table
 from trimtab.monitoring.alerts import raise_alert, record_finding
 from trimtab.monitoring.evaluation import Subject, evaluate
-from trimtab.monitoring.live_profiles import prune_profiles
 from trimtab.monitoring.monitors import Finding, runs_user_code
-from trimtab.monitoring.outcomes import prune
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
@@ -55,13 +53,6 @@ def record_findings(tx: Transaction, loop: str, moment: datetime, findings: Sequ
     """Keep the findings, and open or resolve the alerts that belong to them."""
     for finding in findings:
         record_finding(tx, loop, finding, moment)
-
-
-def forget(tx: Transaction, workspace: Workspace, moment: datetime) -> None:
-    """Drop what is too old to be looked at from the fast indexes; the prediction log keeps all of it."""
-    before = moment - timedelta(days=workspace.settings.recent_days)
-    prune(tx, before)
-    prune_profiles(tx, before)
 
 
 def tell(tx: Transaction, cycle: Cycle, move: Move) -> None:

@@ -17,6 +17,16 @@ def gateway_generations(workspace: Workspace, endpoint: str) -> dict[str, int]:
     }
 
 
+def gateway_failures(workspace: Workspace, endpoint: str, generation: int) -> dict[str, str]:
+    """The live gateways that could not load the endpoint's route of this generation, and why."""
+    return {
+        gateway.id: str(failures[endpoint])
+        for gateway in workspace.instances.live("gateway")
+        if int(gateway.detail.get("routes", {}).get(endpoint, 0)) < generation
+        and endpoint in (failures := gateway.detail.get("failures", {}))
+    }
+
+
 def lagging_shippers(workspace: Workspace, generation: int) -> list[str]:
     """Who has not acknowledged this generation of the replay: live log shippers, and gateways of which no
     shipper is heard."""

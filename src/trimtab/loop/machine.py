@@ -39,7 +39,8 @@ class Gated(JobFacts, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a controller knows when it looks at a cycle. `measure` is given when a look at the rollout is
     due, else None; `same_gates`: the model is still held to the gates that the cycle was
-    declared with; `sources` is the polling of the dataset's sources that precedes training."""
+    declared with; `sources` is the polling of the dataset's sources that precedes training; `unservable` says
+    why gateways cannot serve the challenger, where they have tried for a while."""
 
     at: datetime
     mode: Mode
@@ -51,6 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     training: Trained = Trained(status="absent")
     gating: Gated = Gated(status="absent")
     measure: Measure | None = None
+    unservable: str = ""
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +140,8 @@ def _rollout_or_promotion(cycle: Cycle, facts: Facts, reason: str) -> Move:
 
 
 def _rollout(cycle: Cycle, facts: Facts) -> Move | None:
+    if facts.unservable:
+        return Move(to=State.ROLLED_BACK, reason=f"it cannot be served: {facts.unservable}")
     if facts.measure is None or cycle.rollout_started is None:
         return None
     standing = Standing(

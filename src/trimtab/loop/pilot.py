@@ -7,6 +7,7 @@ either all of it or none, and takes the same arrow again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -21,7 +22,7 @@ from trimtab.loop.declaration import Declaration
 from trimtab.loop.findings import tell
 from trimtab.loop.intake import data_time, due_looks, held_out_share
 from trimtab.loop.job_queue import Standing, order, standing
-from trimtab.loop.lockstep import gateway_generations
+from trimtab.loop.lockstep import gateway_failures, gateway_generations
 from trimtab.loop.machine import Facts, Gated, JobFacts, Move, Trained, next_step
 from trimtab.loop.measure import measure_cycle, needs_user_code, next_look
 from trimtab.loop.orders import (
@@ -44,6 +45,10 @@ from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
 T = TypeVar("T")
+
+UNSERVED_SECONDS = 30.0
+"""How long (by the machine's clock) gateways may fail to load a challenger before it is taken back: what
+keeps them from it may pass."""
 
 Fence = Callable[[Transaction], None]
 """Raises LeaseLostError, within a transaction, once another controller has taken over."""
@@ -75,6 +80,7 @@ class Pilot:
         self._fence = fence
         self._registry = Registry(workspace)
         self._routing = Routing(workspace)
+        self._failing: dict[tuple[str, int], float] = {}
 
     def step(self, loop: LoopRecord, applied: Applied, cycle: Cycle, champion: Champion | None) -> bool:
         """Do the next small thing for this cycle; False if there is nothing to do now."""
@@ -127,6 +133,17 @@ class Pilot:
         serving = gateway_generations(self._workspace, endpoint)
         return bool(serving) and min(serving.values()) >= cycle.route_generation
 
+    def _unservable(self, cycle: Cycle, endpoint: str) -> str:
+        """Why a gateway cannot serve the cycle's route, once it has said so for a while; "" if none does."""
+        route = (endpoint, cycle.route_generation)
+        failures = gateway_failures(self._workspace, *route)
+        if not failures:
+            self._failing.pop(route, None)
+            return ""
+        if time.monotonic() - self._failing.setdefault(route, time.monotonic()) < UNSERVED_SECONDS:
+            return ""
+        return "; ".join(f"{gateway}: {reason}" for gateway, reason in sorted(failures.items()))
+
     def _look_due(self, cycle: Cycle) -> bool:
         return cycle.look_at is not None and cycle.look_at <= self._workspace.clock.now()
 
@@ -174,6 +191,8 @@ class Pilot:
                 done = standing(connection, _key(cycle, "gates"))
                 gates = _answer(done, GatesAnswer)
                 facts = _with(facts, gating=_gated(done, gates))
+        if cycle.state.rolling_out and cycle.stage_since is None:
+            facts = _with(facts, unservable=self._unservable(cycle, declared.endpoint))
         if cycle.state.rolling_out and self._look_due(cycle):
             facts = _with(facts, measure=self._measure(cycle, applied))
         return Turn(cycle, loop, applied, champion, facts, trained, gates)

@@ -17,13 +17,14 @@ from trimtab.loop.champions import Champion, champion_since
 from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.cycles import create_cycle, last_given, list_cycles, spent
 from trimtab.loop.declaration import Declaration
-from trimtab.loop.findings import evaluate_monitors, forget, record_findings, tell
+from trimtab.loop.findings import evaluate_monitors, record_findings, tell
 from trimtab.loop.intake import due_looks
 from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.machine import Move
 from trimtab.loop.orders import IngestOrder, LabelsOrder, WatchAnswer, WatchOrder
 from trimtab.loop.pilot import Fence
 from trimtab.loop.records import Applied, LoopRecord, decided, mark_watched, record_decision
+from trimtab.loop.retention import forget
 from trimtab.loop.schedule import latest_time, next_time
 from trimtab.loop.triggers import Every, Firing, Observation, fire
 from trimtab.monitoring.monitors import Finding, runs_user_code
@@ -163,7 +164,8 @@ class Watcher:
             self._fence(tx)
             mark_watched(tx, loop, moment)
             record_findings(tx, loop.name, moment, findings)
-            forget(tx, self._workspace, moment)
+            if moment.date() != loop.watched_at.date():
+                forget(tx, self._workspace, moment)
             if not loop.paused:
                 self._decide(tx, loop, applied, champion, moment, findings)
 

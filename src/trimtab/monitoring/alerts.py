@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, select, update
 
 from trimtab.errors import NotFoundError
 from trimtab.monitoring.monitors import Finding
@@ -133,6 +133,11 @@ def raise_alert(tx: Transaction, owner: str, name: str, *, reason: str, numbers:
         )
     )
     tx.journal("alert.raised", "alert", f"{owner}/{name}", reason=reason, details={"numbers": numbers})
+
+
+def prune_findings(tx: Transaction, before: datetime) -> None:
+    """Drop findings older than `before`; alerts, and the journal's record of them, stay."""
+    tx.execute(delete(findings).where(findings.c.at < before))
 
 
 def words(finding: Finding) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import bindparam, case, delete, func, select, tuple_, update
+from sqlalchemy import bindparam, case, delete, func, or_, select, tuple_, update
 
 from trimtab.monitoring.schema import outcomes_table as outcomes
 from trimtab.monitoring.schema import pending_labels_table as pending
@@ -66,6 +66,14 @@ class LabelCounts(msgspec.Struct):
     pending: int = 0
     repeated: int = 0
     revised: int = 0
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The predictions of an endpoint from `start` to `end` (excluded), in event time."""
+
+    endpoint: str
+    start: datetime
+    end: datetime
 
 
 @dataclass(frozen=True)
@@ -169,11 +177,18 @@ def record_labels(tx: Transaction, rows: Sequence[LabelRecord]) -> LabelCounts:
     return counts
 
 
-def prune(tx: Transaction, before: datetime) -> int:
-    """Drop predictions and waiting labels older than `before`; answers how many predictions."""
+def prune(tx: Transaction, before: datetime, *, keep: Sequence[Span] = ()) -> int:
+    """Drop predictions and waiting labels older than `before`, but for predictions of the spans in `keep`;
+    answers how many predictions."""
     limit = to_microseconds(before)
     tx.execute(delete(pending).where(pending.c.labelled_at < limit))
-    return tx.execute(delete(outcomes).where(outcomes.c.at < limit)).rowcount
+    query = delete(outcomes).where(outcomes.c.at < limit)
+    for span in keep:
+        start, end = to_microseconds(span.start), to_microseconds(span.end)
+        query = query.where(
+            or_(outcomes.c.endpoint != span.endpoint, outcomes.c.at < start, outcomes.c.at >= end)
+        )
+    return tx.execute(query).rowcount
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:

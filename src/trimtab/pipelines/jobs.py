@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from trimtab.errors import LeaseLostError, unknown
 from trimtab.pipelines.schema import jobs_table as jobs
@@ -201,6 +201,14 @@ def unfinished(connection: Connection) -> int:
     """How many jobs are queued or running."""
     query = select(func.count()).select_from(jobs).where(jobs.c.state.in_(("queued", "running")))
     return connection.execute(query).scalar_one()
+
+
+def prune_jobs(tx: Transaction, before: datetime, kinds: Sequence[str]) -> None:
+    """Forget jobs of these kinds that ended and were asked for before an event time; one of theirs that is
+    asked for again is then done again."""
+    tx.execute(
+        delete(jobs).where(jobs.c.kind.in_(kinds), jobs.c.ended_at.is_not(None), jobs.c.created_at < before)
+    )
 
 
 def _open_jobs(kinds: Sequence[str]) -> Any:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 import polars as pl
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from trimtab.data.profiles import Profile
 from trimtab.errors import ConflictError, InvalidInputError
@@ -180,3 +180,8 @@ def _advance(tx: Transaction, piece: Piece) -> None:
             .where(log_segments.c.id == piece.segment)
             .values(indexed=piece.end, rows=log_segments.c.rows + rows, labels=log_segments.c.labels + labels)
         )
+
+
+def prune_segments(tx: Transaction, before: datetime) -> None:
+    """Drop the record of segments that were shipped before a time; their files are long gone."""
+    tx.execute(delete(log_segments).where(log_segments.c.shipped_at < before))

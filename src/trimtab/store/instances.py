@@ -91,6 +91,11 @@ class Instances:
         return [instance for instance in found if instance.host != here or _exists(instance.pid)]
 
 
+def prune_instances(tx: Transaction) -> None:
+    """Drop processes that were not heard of for a day: they died without a word."""
+    tx.execute(delete(instances).where(instances.c.heartbeat_at < datetime.now(UTC) - timedelta(days=1)))
+
+
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
