@@ -7,6 +7,7 @@
     │   └── TooLargeError                         a request body above the limit                   413
     ├── NotFoundError (LookupError)               a name or id that does not exist                 404
     ├── ConflictError                             it clashes with what is already there            409
+    │   ├── AlreadyExistsError                    the name is taken                                409
     │   ├── AlreadyRunningError                   another supervisor holds this workspace          409
     │   ├── LeaseLostError                        somebody else took over; this holder must stop   409
     │   └── ClockWentBackError                    event time may only move forward                 409
@@ -88,6 +89,12 @@ class ConflictError(TrimtabError):
 
     code = "conflict"
     http_status = 409
+
+
+class AlreadyExistsError(ConflictError):
+    """The name is taken."""
+
+    code = "already_exists"
 
 
 class AlreadyRunningError(ConflictError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from trimtab.errors import ConflictError
+from trimtab.errors import AlreadyExistsError
 from trimtab.models import aliases, governance, versions
 from trimtab.models.policy import Override
 from trimtab.models.schema import model_tags_table, model_versions_table, models_table
@@ -38,7 +38,7 @@ class Catalog:
         tags: Mapping[str, str] | None = None,
         exist_ok: bool = False,
     ) -> RegisteredModel:
-        """Make a model; raises ConflictError if it is there, unless `exist_ok`.
+        """Make a model; raises AlreadyExistsError if it is there, unless `exist_ok`.
 
         One that was deleted comes back without versions, and goes on with the next number and under the
         policy that it had.
@@ -56,7 +56,7 @@ class Catalog:
             if standing.lifecycle == "active":
                 if exist_ok:
                     return versions.registered_model(tx.connection, standing)
-                raise ConflictError(f"There is a model '{name}' already.", hint="Choose another name.")
+                raise AlreadyExistsError(f"There is a model '{name}' already.", hint="Choose another name.")
             del row["next_version"]
             tx.execute(update(models_table).where(models_table.c.id == standing.id).values(row))
         for key, value in (tags or {}).items():
@@ -78,7 +78,8 @@ class Catalog:
     def rename_model(
         self, tx: Transaction, name: str, new_name: str, *, reason: str = "", override: Override | None = None
     ) -> None:
-        """Give a model another name, one that no model has ever had; raises ConflictError otherwise.
+        """Give a model another name, one that no model has ever had; raises AlreadyExistsError
+        otherwise.
 
         For a governed model this takes an override; both names stay governed.
         """
@@ -86,7 +87,7 @@ class Catalog:
         governance.demand_override(model, override, "renaming it")
         taken = select(models_table.c.id).where(models_table.c.name == versions.checked_name(new_name))
         if tx.execute(taken).first() is not None:
-            raise ConflictError(
+            raise AlreadyExistsError(
                 f"The name '{new_name}' is or was that of a model, and no version number is given twice.",
                 hint="Choose another name.",
             )

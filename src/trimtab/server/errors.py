@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from trimtab.errors import TrimtabError, UnauthorizedError
+from trimtab.server.mlflow.errors import answer_mlflow_error, is_mlflow
 
 
 def answer_error(status: int, code: str, message: str, hint: str = "") -> JSONResponse:
@@ -19,6 +20,13 @@ def answer_error(status: int, code: str, message: str, hint: str = "") -> JSONRe
         headers["Retry-After"] = "1"
     content = {"error": {"code": code, "message": message, "hint": hint}}
     return JSONResponse(content, status_code=status, headers=headers)
+
+
+def answer_to(path: str, error: TrimtabError) -> Response:
+    """The answer to a request for `path` that ended in this error, as whoever asks there understands it."""
+    if is_mlflow(path):
+        return answer_mlflow_error(error)
+    return answer_error(error.http_status, error.code, error.message, error.hint)
 
 
 def install_error_handlers(app: FastAPI) -> None:

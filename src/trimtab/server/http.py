@@ -18,9 +18,9 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trimtab.errors import RefusedError, TrimtabError
-from trimtab.server import datasets, journal, loops, models, status
-from trimtab.server.errors import answer_error, install_error_handlers
+from trimtab.errors import RefusedError, TooLargeError, TrimtabError
+from trimtab.server import datasets, journal, loops, mlflow, models, status
+from trimtab.server.errors import answer_to, install_error_handlers
 from trimtab.serving.access import Access, access_for, check_binding, is_loopback, token_hashes
 from trimtab.workspace import Workspace
 
@@ -44,6 +44,7 @@ def create_app(workspace: Workspace, host: str) -> FastAPI:
     app.add_middleware(Guard, current=Cached(lambda: access(workspace, host), TOKEN_SECONDS))
     for module in (status, datasets, loops, models, journal):
         app.include_router(module.router)
+    mlflow.mount(app, workspace)
 
     @app.get("/health", tags=["status"])
     def health() -> JSONResponse:
@@ -118,8 +119,7 @@ class Guard:
                 if not current.required:
                     check_origin(headers.get(b"host", ""), headers.get(b"origin"))
             except TrimtabError as error:
-                response = answer_error(error.http_status, error.code, error.message, error.hint)
-                await response(scope, receive, send)
+                await answer_to(scope["path"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -143,7 +143,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 413."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or mlflow.is_streamed(scope["path"]):
             await self._app(scope, receive, send)
             return
         body = bytearray()
@@ -153,13 +153,11 @@ class BodyLimit:
                 return  # the caller is gone
             body += message.get("body", b"")
             if len(body) > self._limit:
-                response = answer_error(
-                    413,
-                    "too_large",
+                error = TooLargeError(
                     f"The body is larger than {self._limit:,} bytes.",
-                    "Send it in parts, or raise the setting body_limit.",
+                    hint="Send it in parts, or raise the setting body_limit.",
                 )
-                await response(scope, receive, send)
+                await answer_to(scope["path"], error)(scope, receive, send)
                 return
             if not message.get("more_body", False):
                 break

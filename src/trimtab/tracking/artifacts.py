@@ -1,4 +1,4 @@
-"""Artifacts of runs: files by path, their content in the blob store."""
+"""Artifacts of runs and of logged models: files by path, their content in the blob store."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, select
 
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError
 from trimtab.store.database import Transaction
 from trimtab.store.upsert import upsert
 from trimtab.tracking.runs import number_of
-from trimtab.tracking.schema import artifacts_table as artifacts
+from trimtab.tracking.schema import artifacts_table, logged_model_artifacts_table
 
 LONGEST_PATH = 1000
 """Bytes of a path in UTF-8."""
@@ -50,36 +50,86 @@ def confined(path: str) -> str:
     return path
 
 
+class Shelf(msgspec.Struct, frozen=True):
+    """Where the files of one run or one logged model are entered. `name` says whose, in words."""
+
+    table: Table
+    owner: ColumnElement[int]
+    number: int
+    name: str
+
+    @property
+    def here(self) -> ColumnElement[bool]:
+        """What is on this shelf."""
+        return self.owner == self.number
+
+
+def shelf_of_run(connection: Connection, run_id: str, *, writing: bool = False) -> Shelf:
+    """The shelf of a run; raises NotFoundError, and ConflictError if `writing` to a deleted one."""
+    number = number_of(connection, run_id, writing=writing)
+    return Shelf(artifacts_table, artifacts_table.c.run, number, f"The run {run_id}")
+
+
+def shelf_of_model(number: int, model_id: str) -> Shelf:
+    """The shelf of a logged model."""
+    table = logged_model_artifacts_table
+    return Shelf(table, table.c.model, number, f"The logged model {model_id}")
+
+
 def record(tx: Transaction, run_id: str, files: dict[str, tuple[str, int]]) -> None:
     """Enter files whose content is in the blob store: path to (digest, size). A path that stands gets the
     new content. Raises ConflictError where a path would be a file and a folder at once."""
-    number = number_of(tx.connection, run_id)
+    record_on(tx, shelf_of_run(tx.connection, run_id, writing=True), files)
+
+
+def record_on(tx: Transaction, shelf: Shelf, files: dict[str, tuple[str, int]]) -> None:
+    """See `record`."""
+    owner = shelf.owner.key
+    assert owner is not None
     rows = [
-        {"run": number, "path": confined(path), "digest": digest, "size": size, "created_at": tx.at}
+        {owner: shelf.number, "path": confined(path), "digest": digest, "size": size, "created_at": tx.at}
         for path, (digest, size) in files.items()
     ]
-    upsert(tx, artifacts, rows, keys=["run", "path"])
+    upsert(tx, shelf.table, rows, keys=[owner, "path"])
     for path in files:
-        _check_place(tx.connection, number, path)
+        _check_place(tx.connection, shelf, path)
 
 
 def list_artifacts(connection: Connection, run_id: str, folder: str = "") -> list[Artifact]:
     """The files of a run by path: all of them, or those below `folder`."""
-    number = number_of(connection, run_id, writing=False)
-    query = select(artifacts).where(artifacts.c.run == number).order_by(artifacts.c.path)
+    return list_on(connection, shelf_of_run(connection, run_id), folder)
+
+
+def list_on(connection: Connection, shelf: Shelf, folder: str = "") -> list[Artifact]:
+    """See `list_artifacts`."""
+    query = select(shelf.table).where(shelf.here).order_by(shelf.table.c.path)
     if folder:
-        query = query.where(_below(confined(folder.removesuffix("/"))))
+        query = query.where(_below(shelf, confined(folder.removesuffix("/"))))
     return [_artifact(row) for row in connection.execute(query)]
 
 
 def get(connection: Connection, run_id: str, path: str) -> Artifact:
     """One file of a run; raises NotFoundError."""
-    number = number_of(connection, run_id, writing=False)
-    query = select(artifacts).where(artifacts.c.run == number, artifacts.c.path == confined(path))
+    return get_on(connection, shelf_of_run(connection, run_id), path)
+
+
+def get_on(connection: Connection, shelf: Shelf, path: str) -> Artifact:
+    """See `get`."""
+    query = select(shelf.table).where(shelf.here, shelf.table.c.path == confined(path))
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise NotFoundError(f"The run {run_id} has no artifact '{path}'.")
+        raise NotFoundError(f"{shelf.name} has no artifact '{path}'.")
     return _artifact(row)
+
+
+def delete_on(tx: Transaction, shelf: Shelf, path: str = "") -> int:
+    """Take a file, all files below a folder, or (with no path) all files off a shelf; answers how many. Their
+    content stays until it is collected."""
+    statement = delete(shelf.table).where(shelf.here)
+    if path:
+        this = shelf.table.c.path == confined(path)
+        statement = statement.where(this | _below(shelf, path))
+    return tx.execute(statement).rowcount
 
 
 def files_below(folder: Path) -> dict[str, Path]:
@@ -97,11 +147,11 @@ def files_below(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _check_place(connection: Connection, number: int, path: str) -> None:
+def _check_place(connection: Connection, shelf: Shelf, path: str) -> None:
     parents = [path[:at] for at, sign in enumerate(path) if sign == "/"]
-    here = artifacts.c.run == number
+    column = shelf.table.c.path
     clash = connection.execute(
-        select(artifacts.c.path).where(here, artifacts.c.path.in_(parents) | _below(path)).limit(1)
+        select(column).where(shelf.here, column.in_(parents) | _below(shelf, path)).limit(1)
     ).scalar_one_or_none()
     if clash is not None:
         raise ConflictError(
@@ -110,9 +160,10 @@ def _check_place(connection: Connection, number: int, path: str) -> None:
         )
 
 
-def _below(folder: str) -> ColumnElement[bool]:
+def _below(shelf: Shelf, folder: str) -> ColumnElement[bool]:
     # '0' follows '/', so this is the range of all that begins with "folder/".
-    return (artifacts.c.path > folder + "/") & (artifacts.c.path < folder + "0")
+    column = shelf.table.c.path
+    return (column > folder + "/") & (column < folder + "0")
 
 
 def _artifact(row: Row[tuple[object, ...]]) -> Artifact:

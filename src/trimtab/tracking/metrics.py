@@ -13,7 +13,7 @@ import math
 import operator
 import struct
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -120,15 +120,28 @@ class MetricWriter:
         self._id: int | None = None
         self._keys: dict[str, int] = {}
 
-    def write(self, run_id: str, batch: Batch, sequence: int, *, actor: str) -> None:
-        """Log a batch durably. The same sequence again for a run changes nothing.
+    def write(
+        self,
+        run_id: str,
+        batch: Batch,
+        sequence: int,
+        *,
+        actor: str,
+        also: Callable[[Transaction], None] | None = None,
+    ) -> None:
+        """Log a batch durably. The same sequence again for a run changes nothing. `also` is what else is
+        done in the same transaction, before.
 
         Raises NotFoundError for an unknown run and ConflictError for a deleted one.
         """
         if not batch:
+            if also is not None:
+                self._database.write(also, actor=actor)
             return
 
         def work(tx: Transaction) -> tuple[int, dict[str, int]]:
+            if also is not None:
+                also(tx)
             writer = self._id or _intern(tx, metric_writers, [self._name])[self._name]
             fresh = _intern(tx, metric_keys, [key for key in batch if key not in self._keys])
             append(tx, number_of(tx.connection, run_id), batch, {**self._keys, **fresh}, writer, sequence)

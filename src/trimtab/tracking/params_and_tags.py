@@ -40,10 +40,11 @@ def set_tags(tx: Transaction, run_id: str, values: Mapping[str, str]) -> None:
     upsert(tx, run_tags, _rows(number, values), keys=["run", "key"])
 
 
-def delete_tag(tx: Transaction, run_id: str, key: str) -> None:
-    """Take a tag off a run; nothing happens if it has none of that key."""
+def delete_tag(tx: Transaction, run_id: str, key: str) -> bool:
+    """Take a tag off a run; answers whether it had one of that key."""
     number = number_of(tx.connection, run_id)
-    tx.execute(delete(run_tags).where(run_tags.c.run == number, run_tags.c.key == key))
+    gone = tx.execute(delete(run_tags).where(run_tags.c.run == number, run_tags.c.key == key))
+    return gone.rowcount > 0
 
 
 def get_tags(connection: Connection, run_id: str) -> dict[str, str]:

@@ -95,6 +95,49 @@ def start(
     return get(tx.connection, run_id)
 
 
+def create(
+    tx: Transaction,
+    run_id: str,
+    experiment_id: int,
+    *,
+    name: str,
+    parent: str | None = None,
+    actor: str = "",
+    started_at: datetime | None = None,
+) -> None:
+    """Start a new run as MLflow's clients do, who say when it started and whose it is; raises NotFoundError
+    for an unknown experiment and ConflictError for a deleted one. The parent need not be known."""
+    experiments.active(tx.connection, experiment_id)
+    values = {
+        "id": run_id,
+        "experiment_id": experiment_id,
+        "parent": parent,
+        "name": name,
+        "status": "RUNNING",
+        "lifecycle": "active",
+        "actor": actor or tx.actor,
+        "started_at": started_at or tx.at,
+    }
+    tx.execute(insert(runs).values(values))
+
+
+def change(
+    tx: Transaction,
+    run_id: str,
+    *,
+    status: Status | None = None,
+    ended_at: datetime | None = None,
+    name: str | None = None,
+    parent: str | None = None,
+) -> None:
+    """Change what is given of a run that is not deleted."""
+    number = number_of(tx.connection, run_id)
+    given = {"status": status, "ended_at": ended_at, "name": name, "parent": parent}
+    changes = {column: value for column, value in given.items() if value is not None}
+    if changes:
+        tx.execute(update(runs).where(runs.c.number == number).values(changes))
+
+
 def finish(tx: Transaction, run_id: str, status: Status = "FINISHED") -> Run:
     """End a run. Ending it once more in the same way keeps the time of the first."""
     if status not in ENDED:

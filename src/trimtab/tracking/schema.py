@@ -19,7 +19,7 @@ from sqlalchemy import (
     Text,
 )
 
-from trimtab.store.types import BigSerial, UtcTime, metadata
+from trimtab.store.types import BigSerial, JsonText, UtcTime, metadata
 
 # Paths and keys are compared byte by byte on both databases, so that a range of a prefix is a range.
 Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
@@ -129,4 +129,89 @@ artifacts_table = Table(
     Column("size", BigInteger, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Index("ix_artifacts_digest", "digest"),
+)
+
+# A dataset is kept beside each run that it went into: what describes it is small, and goes with the run.
+run_datasets_table = Table(
+    "run_datasets",
+    metadata,
+    Column("run", BigInteger, ForeignKey("runs.number"), primary_key=True),
+    Column("name", Bytewise, primary_key=True),
+    Column("digest", Bytewise, primary_key=True),
+    Column("place", Integer, nullable=False),  # the order in which they were logged
+    Column("source_type", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("schema", Text),
+    Column("profile", Text),
+    Column("context", Text),  # what it was used for, by the tag mlflow.data.context
+    Column("tags", JsonText, nullable=False),
+    Index("ix_run_datasets_name", "name", "digest"),
+)
+
+run_models_table = Table(
+    "run_models",
+    metadata,
+    Column("run", BigInteger, ForeignKey("runs.number"), primary_key=True),
+    Column("direction", Text, primary_key=True),  # "in" or "out"
+    Column("model", Bytewise, primary_key=True),
+    Column("step", BigInteger, nullable=False),
+    Index("ix_run_models_model", "model"),
+)
+
+logged_models_table = Table(
+    "logged_models",
+    metadata,
+    Column("number", BigSerial, primary_key=True),
+    Column("id", Bytewise, nullable=False, unique=True),
+    Column("experiment_id", BigInteger, ForeignKey("experiments.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("run", Bytewise),  # the id of the run that made it
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("deleted_at", UtcTime),
+    Index("ix_logged_models_experiment", "experiment_id", "created_at"),
+    Index("ix_logged_models_run", "run"),
+    sqlite_autoincrement=True,
+)
+
+logged_model_params_table = Table(
+    "logged_model_params",
+    metadata,
+    Column("model", BigInteger, ForeignKey("logged_models.number"), primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+logged_model_tags_table = Table(
+    "logged_model_tags",
+    metadata,
+    Column("model", BigInteger, ForeignKey("logged_models.number"), primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+logged_model_metrics_table = Table(
+    "logged_model_metrics",
+    metadata,
+    Column("model", BigInteger, ForeignKey("logged_models.number"), primary_key=True),
+    Column("run", Bytewise, primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("dataset", Bytewise, primary_key=True),  # name and digest, "" for none
+    Column("dataset_digest", Bytewise, primary_key=True),
+    Column("value", Double),  # NULL is NaN
+    Column("step", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),  # microseconds since 1970
+)
+
+logged_model_artifacts_table = Table(
+    "logged_model_artifacts",
+    metadata,
+    Column("model", BigInteger, ForeignKey("logged_models.number"), primary_key=True),
+    Column("path", Bytewise, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index("ix_logged_model_artifacts_digest", "digest"),
 )

@@ -1,0 +1,81 @@
+"""Runs with all that was logged to them, read for many runs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, Table, select
+
+from trimtab.tracking.inputs import ModelUse, RunDataset, datasets_of, models_of
+from trimtab.tracking.run_search import NAME_TAG, PARENT_TAG
+from trimtab.tracking.schema import latest_metrics_table as latest
+from trimtab.tracking.schema import metric_keys_table as metric_keys
+from trimtab.tracking.schema import params_table, run_tags_table
+from trimtab.tracking.schema import runs_table as runs
+
+_RUNS_AT_ONCE = 500
+
+
+class LatestMetric(msgspec.Struct, frozen=True):
+    """The latest value of a metric; None is NaN. `at` in microseconds since 1970."""
+
+    key: str
+    value: float | None
+    step: int
+    at: int
+
+
+class RunDetails(msgspec.Struct, frozen=True):
+    """A run's row and what belongs to it. The tags that MLflow keeps a run's name and parent in are there
+    for every run."""
+
+    row: Row[Any]
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: list[LatestMetric]
+    datasets: list[RunDataset]
+    models: list[ModelUse]
+
+
+def details_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunDetails]:
+    """The details of runs, given by their rows, in the same order."""
+    found = {row.number: RunDetails(row, {}, {}, [], [], []) for row in rows}
+    numbers = list(found)
+    for start in range(0, len(numbers), _RUNS_AT_ONCE):
+        _fill(connection, found, numbers[start : start + _RUNS_AT_ONCE])
+    for row in rows:
+        tags = found[row.number].tags
+        tags.setdefault(NAME_TAG, row.name)
+        if row.parent is not None:
+            tags.setdefault(PARENT_TAG, row.parent)
+    return list(found.values())
+
+
+def run_row(connection: Connection, run_id: str) -> Row[Any] | None:
+    """The row of a run, or None."""
+    return connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+
+
+def _fill(connection: Connection, found: dict[int, RunDetails], numbers: list[int]) -> None:
+    for row in connection.execute(_keyed(params_table, numbers)):
+        found[row.run].params[row.key] = row.value
+    for row in connection.execute(_keyed(run_tags_table, numbers)):
+        found[row.run].tags[row.key] = row.value
+    query = (
+        select(latest.c.run, metric_keys.c.name, latest.c.value, latest.c.step, latest.c.at)
+        .join(metric_keys, metric_keys.c.id == latest.c.key)
+        .where(latest.c.run.in_(numbers))
+        .order_by(latest.c.run, metric_keys.c.name)
+    )
+    for run, key, value, step, at in connection.execute(query):
+        found[run].metrics.append(LatestMetric(key, value, step, at))
+    for run, dataset in datasets_of(connection, numbers):
+        found[run].datasets.append(dataset)
+    for run, use in models_of(connection, numbers):
+        found[run].models.append(use)
+
+
+def _keyed(table: Table, numbers: list[int]) -> Select[Any]:
+    return select(table).where(table.c.run.in_(numbers)).order_by(table.c.run, table.c.key)
