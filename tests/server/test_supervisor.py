@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,52 @@ def test_a_second_supervisor_on_one_folder_is_refused(up: Up, project: Path) -> 
     assert f"already running on this folder (process {up.process.pid})" in output
     assert "Traceback" not in output
     assert up.process.poll() is None
+
+
+@pytest.mark.parametrize("option", ["--port", "--gateway-port"])
+def test_a_port_that_somebody_else_has_is_refused_before_anything_starts(project: Path, option: str) -> None:
+    with socket.socket() as taken, socket.socket() as other:
+        # As a server would that is ready to share its port.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        other.bind(("127.0.0.1", 0))
+        ports = {"--port": other.getsockname()[1], "--gateway-port": other.getsockname()[1]}
+        ports[option] = taken.getsockname()[1]
+        other.close()
+        refused = subprocess.run(
+            [
+                *(sys.executable, "-m", "trimtab.cli", "up", "--dir", str(project)),
+                *(word for name, port in ports.items() for word in (name, str(port))),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert refused.returncode == 4, refused.stderr
+    assert f"another port with {option}" in refused.stderr
+    assert "Ready" not in refused.stdout
+
+
+def test_two_servers_never_share_a_port(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    Workspace.create(other).close()
+    address = Address.unused()
+    command = [
+        *(sys.executable, "-m", "trimtab.server.roles", "server", "--host", "127.0.0.1"),
+        *("--port", str(address.port), "--gateway-port", str(address.gateway_port)),
+    ]
+    with subprocess.Popen([*command, "--dir", str(project)], stderr=subprocess.DEVNULL) as first:
+        try:
+            assert eventually(lambda: answers(f"{address.url('server')}/health"))
+            second = subprocess.run(
+                [*command, "--dir", str(other)], capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+        finally:
+            first.terminate()
+    assert second.returncode == 2
+    assert "cannot listen" in second.stderr
 
 
 def test_an_address_beyond_loopback_is_refused_without_a_token(project: Path) -> None:

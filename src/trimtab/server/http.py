@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from granian.constants import Interfaces
-from granian.server.embed import Server
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trimtab.errors import RefusedError, TooLargeError, TrimtabError
 from trimtab.server import datasets, journal, loops, mlflow, models, status
 from trimtab.server.errors import answer_to, install_error_handlers
 from trimtab.serving.access import Access, access_for, check_binding, is_loopback, token_hashes
+from trimtab.serving.inherited_server import InheritedServer
+from trimtab.serving.listener import listen
 from trimtab.workspace import Workspace
 
 OPEN_PATHS = frozenset({"/health"})
@@ -55,13 +56,15 @@ def create_app(workspace: Workspace, host: str) -> FastAPI:
 
 
 def run_server(project: Path, *, host: str, port: int) -> None:
-    """Serve a project's workspace until SIGTERM."""
+    """Serve a project's workspace until SIGTERM; raises ConflictError if the port is taken."""
     with Workspace.open(project, actor="server") as workspace:
-        asyncio.run(_serve(create_app(workspace, host), host, port))
+        app = create_app(workspace, host)
+        with listen(host, port, who="server", option="--port") as listener:
+            asyncio.run(_serve(app, listener.fileno()))
 
 
-async def _serve(app: FastAPI, host: str, port: int) -> None:
-    server = Server(app, address=host, port=port, interface=Interfaces.ASGI, log_access=False)
+async def _serve(app: FastAPI, handle: int) -> None:
+    server = InheritedServer(app, handle, interface=Interfaces.ASGI)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

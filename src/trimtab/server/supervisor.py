@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from trimtab.errors import AlreadyRunningError, RefusedError, UnavailableError
+from trimtab.serving.listener import listen
 
 ROLES = ("server", "gateway", "worker", "controller")
 
@@ -174,9 +175,10 @@ class Supervisor:
         starts, once this is the only supervisor.
 
         Raises AlreadyRunningError if another supervisor holds this folder, RefusedError if a role cannot
-        work as configured.
+        work as configured, ConflictError if a port is taken.
         """
         with self._alone():
+            self._check_ports()
             if first is not None:
                 first()
             self._logs.mkdir(exist_ok=True)
@@ -234,6 +236,16 @@ class Supervisor:
         return all(role.pid is not None for role in self.roles.values()) and all(
             answers(f"{self.address.url(role)}/health") for role in ("server", "gateway")
         )
+
+    def _check_ports(self) -> None:
+        """Find out now what the roles would find out only once they are up: another program that answers on
+        a port of theirs looks like the role itself."""
+        address = self.address
+        with (
+            listen(address.host, address.port, who="server", option="--port"),
+            listen(address.host, address.gateway_port, who="gateway", option="--gateway-port"),
+        ):
+            pass
 
     def _end_roles(self) -> None:
         # The controller and the worker first: what they still decide, server and gateway can still serve.

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from trimtab.config import FILE_NAME, STATE_FOLDER, Settings, load_settings
-from trimtab.errors import ConflictError, NotFoundError, TrimtabError, UnavailableError
+from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving.access import access_for, check_binding, is_loopback, token_hashes
 from trimtab.serving.last_known import read_last_known
+from trimtab.serving.listener import listen
 from trimtab.serving.segments import FOLDER
 from trimtab.serving.store_link import StoreLink
-
-BACKLOG = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ def run_gateway(
     host = settings.host if host is None else host
     port = settings.gateway_port if port is None else port
     check_binding(host, access_for(settings, host, _stored_tokens(project, settings, host)))
-    with _listening(host, port) as listener:
+    with listen(host, port, who="gateway", option="--gateway-port") as listener:
         listener.set_inheritable(True)
         _log.info("listening on %s:%s", host, listener.getsockname()[1])
         os.execv(  # noqa: S606  (our own interpreter)
@@ -80,23 +78,6 @@ def _stored_tokens(project: Path, settings: Settings, host: str) -> frozenset[st
         return frozenset() if known is None else frozenset(known.tokens)
     finally:
         link.close()
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host.strip("[]"), port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ConflictError(
-            f"The gateway cannot listen on {host}:{port}: {error.strerror}.",
-            hint="Choose another port with --gateway-port.",
-        ) from error
-    return listener
 
 
 def main() -> None:

@@ -17,14 +17,11 @@ import socket
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-from granian._granian import SocketHolder
-from granian.server.embed import Server
 
 from trimtab.config import STATE_FOLDER, load_settings
 from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
+from trimtab.serving.inherited_server import InheritedServer
 from trimtab.serving.loaded_endpoints import ModelShelf
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, Write
@@ -32,7 +29,6 @@ from trimtab.serving.state import State, View
 from trimtab.serving.store_link import StoreLink
 from trimtab.serving.watcher import Watcher
 
-BACKLOG = 1024
 SYNC_SECONDS = 1.0
 """How much of the log a loss of power may take."""
 
@@ -71,7 +67,7 @@ class Worker:
     async def serve(self) -> None:
         """Answer requests until SIGTERM, SIGINT or the gateway's death."""
         self._loop = loop = asyncio.get_running_loop()
-        server = _Server(self._gateway, self._handle)
+        server = InheritedServer(self._gateway, self._handle, log_enabled=False)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -116,19 +112,6 @@ class Worker:
         while os.read(0, 1024):
             pass
         loop.call_soon_threadsafe(stopping.set)
-
-
-class _Server(Server):
-    """Granian in this process, on a socket that another process opened and that outlives this one."""
-
-    def __init__(self, target: Any, handle: int) -> None:
-        super().__init__(target, log_enabled=False, websockets=False)
-        self._inherited = handle
-
-    def _init_shared_socket(self) -> None:
-        self._ssp = None
-        # As Granian pickles it; its stub tells less.
-        self._shd: Any = SocketHolder(self._inherited, False, BACKLOG)  # type: ignore[call-arg]  # granian has no types here
 
 
 def main() -> None:
