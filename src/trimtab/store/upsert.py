@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +29,34 @@ def upsert(
     `where` is given, meet its condition. Answers how many rows were written."""
     if not rows:
         return 0
-    statement = _insert(tx, table)
-    columns = list(rows[0]) if update is None else list(update)
-    changes = {name: statement.excluded[name] for name in columns if name not in keys}
-    if changes:
-        statement = statement.on_conflict_do_update(
-            index_elements=list(keys),
-            set_=changes,
-            where=None if where is None else where(statement.excluded),
-        )
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=list(keys))
+    columns = tuple(rows[0] if update is None else update)
+    statement = _statement(tx.connection.dialect.name, table, columns, tuple(keys), where)
     # Without the option psycopg counts nothing for several rows.
     return tx.connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
 
 
-def _insert(tx: Transaction, table: Table) -> Any:
-    if tx.connection.dialect.name != "postgresql":
+@functools.lru_cache(maxsize=256)
+def _statement(
+    dialect: str,
+    table: Table,
+    columns: tuple[str, ...],
+    keys: tuple[str, ...],
+    where: Callable[[ReadOnlyColumnCollection[str, Any]], ColumnElement[bool]] | None,
+) -> Any:
+    """Kept, since to build it takes SQLAlchemy longer than to run it."""
+    statement = _insert(dialect, table)
+    changes = {name: statement.excluded[name] for name in columns if name not in keys}
+    if not changes:
+        return statement.on_conflict_do_nothing(index_elements=list(keys))
+    return statement.on_conflict_do_update(
+        index_elements=list(keys),
+        set_=changes,
+        where=None if where is None else where(statement.excluded),
+    )
+
+
+def _insert(dialect: str, table: Table) -> Any:
+    if dialect != "postgresql":
         return sqlite.insert(table)
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415  (80 ms, which a folder workspace need not spend)
 
