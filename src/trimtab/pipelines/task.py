@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import os
 import socket
 import sys
 import time
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -86,6 +88,7 @@ def run_step(channel: Channel, body: bytes, _pool: socket.socket | None) -> None
 
 def _run(task: Task) -> Returned:
     sys.path[:] = task.sys_path
+    os.environ.update(_environment(task))
     folder = Path(task.folder)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -101,6 +104,26 @@ def _run(task: Task) -> Returned:
         result = function(*positional, **keyword)
         seconds = time.perf_counter() - started
         return Returned(pack(result, folder), seconds)
+
+
+def _environment(task: Task) -> dict[str, str]:
+    """Variables by which MLflow's client, here or in a process that the step starts, logs to the task's run.
+
+    TRIMTAB_RUN_ID stays when the client has taken up MLFLOW_RUN_ID: that run ends with its pipeline.
+    """
+    settings = msgspec.json.decode(task.settings, type=dict[str, Any])
+    stores = {
+        f"TRIMTAB_{name.upper()}": settings[name]
+        for name in ("database", "blobs", "tables")
+        if settings.get(name) is not None
+    }
+    return {
+        "MLFLOW_TRACKING_URI": f"trimtab://{quote(task.project)}",
+        "MLFLOW_RUN_ID": task.run_id,
+        "TRIMTAB_RUN_ID": task.run_id,
+        "TRIMTAB_ACTOR": task.actor,
+        **stores,
+    }
 
 
 class _Opener:

@@ -1,0 +1,74 @@
+"""Files by the place that an address names, and the content of a model version from its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection
+
+from trimtab.errors import NotFoundError
+from trimtab.models.mlflow_plugin.addresses import Place
+from trimtab.store.blobs import Manifest, TreeFile
+from trimtab.tracking import artifacts, logged_models
+from trimtab.workspace import Workspace
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """A file in the blob store; `size` in bytes."""
+
+    digest: str
+    size: int
+
+
+def shelf_at(connection: Connection, place: Place, *, writing: bool = False) -> artifacts.Shelf:
+    """The shelf of a run or a logged model; raises NotFoundError."""
+    if place.kind == "runs":
+        return artifacts.shelf_of_run(connection, place.owner, writing=writing)
+    return logged_models.shelf(connection, place.owner)
+
+
+def files_at(workspace: Workspace, place: Place) -> dict[str, StoredFile]:
+    """The file at a place or the files below it, by path from the owner's root, in order."""
+    path = place.path and artifacts.confined(place.path)
+    if place.kind == "trees":
+        tree = workspace.blobs.manifest(place.owner).files
+        found = {name: StoredFile(file.digest, file.size) for name, file in sorted(tree.items())}
+        return {name: file for name, file in found.items() if _is_within(name, path)}
+    with workspace.read() as connection:
+        shelf = shelf_at(connection, place)
+        listed = artifacts.list_on(connection, shelf, path)
+        if path and not listed:
+            try:
+                listed = [artifacts.get_on(connection, shelf, path)]
+            except NotFoundError:  # nothing is here, which is no error in MLflow
+                listed = []
+    return {file.path: StoredFile(file.digest, file.size) for file in listed}
+
+
+def tree_at(workspace: Workspace, place: Place) -> str:
+    """The digest of the folder at a place, as a tree of its own; raises NotFoundError if nothing is there."""
+    if place.kind == "trees" and not place.path:
+        return place.owner
+    start = f"{place.path}/" if place.path else ""
+    files = {
+        name.removeprefix(start): TreeFile(file.digest, file.size)
+        for name, file in sorted(files_at(workspace, place).items())
+        if name.startswith(start)
+    }
+    if not files:
+        raise NotFoundError(
+            f"There are no files at '{place.path}' of {place.owner}.",
+            hint="Log the model before registering it.",
+        )
+    # As `Blobs.put_tree` writes it, so that the same folder has the same digest whichever way it came.
+    return workspace.blobs.put(msgspec.json.encode(Manifest(files), order="deterministic"))
+
+
+def tree_of_folder(workspace: Workspace, folder: Path) -> str:
+    """The digest of a local folder."""
+    return workspace.blobs.put_tree(folder)
+
+
+def _is_within(name: str, path: str) -> bool:
+    return not path or name == path or name.startswith(f"{path}/")
