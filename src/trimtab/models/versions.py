@@ -214,6 +214,12 @@ def model_versions(connection: Connection, model: Row[Any], version: int | None 
     ]
 
 
+def is_registered(connection: Connection, digest: str) -> bool:
+    """Whether this is the content of a version that stands."""
+    query = select(versions.c.version).where(versions.c.digest == digest, versions.c.deleted_at.is_(None))
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def aliases_of(connection: Connection, model_id: int) -> dict[str, int]:
     """The aliases of a model and their versions."""
     table = model_aliases_table

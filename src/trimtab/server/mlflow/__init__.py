@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from trimtab.server.mlflow import experiments, logged_models, metrics, runs
+from trimtab.server.mlflow import artifacts, experiments, logged_models, metrics, runs
+from trimtab.server.mlflow.artifacts import Artifacts
 from trimtab.server.mlflow.protocol import Door, Protocol
 from trimtab.workspace import Workspace
 
@@ -17,6 +18,7 @@ ENDPOINTS = (
     *runs.ENDPOINTS,
     *metrics.ENDPOINTS,
     *logged_models.ENDPOINTS,
+    *artifacts.ENDPOINTS,
 )
 
 STREAMED = ("/api/2.0/mlflow-artifacts/artifacts/", "/ajax-api/2.0/mlflow-artifacts/artifacts/")
@@ -44,6 +46,7 @@ def mount(app: FastAPI, workspace: Workspace) -> None:
                 }
             )
 
+        app.mount(f"{api}/2.0/mlflow-artifacts", Artifacts(door, f"{api}/2.0/mlflow-artifacts"))
         for number in ("2.0", "3.0", "4.0"):
             prefix = f"{api}/{number}/mlflow"
             app.mount(prefix, Protocol(door, prefix, ENDPOINTS if number == "2.0" else ()))
