@@ -152,11 +152,11 @@ class TrackingStore(LoggedModelStore):
 
     def delete_experiment(self, experiment_id: str) -> None:
         """See MLflow."""
-        self._set_lifecycle(experiment_id, "deleted")
+        self._set_lifecycle(experiment_id, "active", "deleted")
 
     def restore_experiment(self, experiment_id: str) -> None:
         """See MLflow."""
-        self._set_lifecycle(experiment_id, "active")
+        self._set_lifecycle(experiment_id, "deleted", "active")
 
     def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         """See MLflow."""
@@ -315,15 +315,14 @@ class TrackingStore(LoggedModelStore):
         """See MLflow."""
         with self._stored.reading() as connection:
             start = offset_of(page_token or "")
-            runs.number_of(connection, run_id, writing=False)
             try:
                 history = metric_history(connection, run_id, metric_key)
-            except NotFoundError:  # of the metric, which is no error in MLflow
+            except NotFoundError:  # of the run or the metric: no error in MLflow
                 return PagedList([], None)
         end = len(history) if max_results is None else start + max_results
         columns = (history.values[start:end], history.times[start:end] // 1000, history.steps[start:end])
         found = [
-            Metric(metric_key, value, at, step, run_id=run_id)
+            Metric(metric_key, value, at, step)
             for value, at, step in zip(*(column.tolist() for column in columns), strict=True)
         ]
         return PagedList(found, offset_token(end) if end < len(history) else None)
@@ -395,11 +394,16 @@ class TrackingStore(LoggedModelStore):
             self._writer = (process, MetricWriter(self._stored.open.database))
         return self._writer[1]
 
-    def _set_lifecycle(self, experiment_id: str, lifecycle: experiments.Lifecycle) -> None:
+    def _set_lifecycle(
+        self, experiment_id: str, present: experiments.Lifecycle, wanted: experiments.Lifecycle
+    ) -> None:
         number = experiment_number(experiment_id)
 
         def work(tx: Transaction) -> None:
-            experiments.set_lifecycle(tx, experiments.get_by_id(tx.connection, number).name, lifecycle)
+            found = experiments.get_by_id(tx.connection, number)
+            if found.lifecycle != present:
+                raise NotFoundError(f"No Experiment with id={number} exists that is {present}.")
+            experiments.set_lifecycle(tx, found.name, wanted)
 
         self._stored.write(work)
 
