@@ -187,6 +187,26 @@ def test_feedback_that_is_not_understood_is_refused(client: httpx.Client, body: 
     assert client.post(FEEDBACK, json=body).status_code in {400, 422}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example:8601"},
+        {"Host": "[::1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+    ],
+)
+def test_a_foreign_web_page_predicts_and_teaches_nothing(
+    client: httpx.Client, headers: dict[str, str]
+) -> None:
+    before = client.get("/v1/status").json()["log"]
+    refused(client.post(PREDICT, json={"row": ROW}, headers=headers), 403, "refused", "127.0.0.1")
+    refused(client.post(FEEDBACK, json={"key": "k", "label": 1}, headers=headers), 403, "refused")
+    assert client.get("/health", headers=headers).status_code == 200
+    assert client.get("/v1/status").json()["log"] == before
+
+
 def test_an_endpoint_describes_itself(client: httpx.Client, shared: Served) -> None:
     found = client.get("/v1/endpoints/rides").json()
     assert [column["name"] for column in found["columns"]] == ["x", "season", "holiday"]

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trimtab.errors import RefusedError, TooLargeError, TrimtabError
 from trimtab.server import datasets, journal, loops, mlflow, models, status
 from trimtab.server.errors import answer_to, install_error_handlers
-from trimtab.serving.access import Access, access_for, check_binding, is_loopback, token_hashes
+from trimtab.serving.access import Access, access_for, check_binding, check_origin, token_hashes
 from trimtab.serving.inherited_server import InheritedServer
 from trimtab.serving.listener import listen
 from trimtab.workspace import Workspace
@@ -125,16 +124,6 @@ class Guard:
                 await answer_to(scope["path"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-def check_origin(host: str, origin: str | None) -> None:
-    """Raise RefusedError for a request that a web page of somebody else's may have sent: one that reached
-    this machine under another name (DNS rebinding), or whose origin is another than this port."""
-    if not is_loopback(urlsplit(f"//{host}").hostname or "") or (origin and urlsplit(origin).netloc != host):
-        raise RefusedError(
-            "This port answers only requests made on this machine, to this machine.",
-            hint="Call it as 127.0.0.1, or set TRIMTAB_TOKEN and send it.",
-        )
 
 
 class BodyLimit:

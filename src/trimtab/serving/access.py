@@ -11,6 +11,8 @@ import ipaddress
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy import Connection, insert, select, update
@@ -151,4 +153,22 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
+        return False
+
+
+def check_origin(host: str, origin: str | None) -> None:
+    """Raise RefusedError for a request that a web page of somebody else's may have sent: one that reached
+    this machine under another name (DNS rebinding), or whose origin is another than this port."""
+    if not _names_this_machine(host) or (origin and origin.partition("://")[2] != host):
+        raise RefusedError(
+            "This port answers only requests made on this machine, to this machine.",
+            hint="Call it as 127.0.0.1, or set TRIMTAB_TOKEN and send it.",
+        )
+
+
+@lru_cache(maxsize=256)
+def _names_this_machine(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:  # half an IPv6 address
         return False

@@ -12,6 +12,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TooLargeError, TrimtabError, UnavailableError
 from trimtab.serving import open_inference, plain_json
+from trimtab.serving.access import check_origin
 from trimtab.serving.answering import Answering
 from trimtab.serving.frames import FailureFrame, encoded
 from trimtab.serving.prediction_log import PredictionLog
@@ -42,6 +43,7 @@ class Scope(Protocol):
     proto: str
     method: str
     path: str
+    authority: str | None
     headers: Headers
 
 
@@ -113,6 +115,8 @@ class Gateway:
         headers = scope.headers
         if view.access.required:
             view.access.check(headers.get("authorization"))
+        else:
+            check_origin(headers.get("host") or scope.authority or "", headers.get("origin"))
         given = headers.get(_EVENT_TIME)
         if given is not None and view.replay_at is None:
             view = await self._state.fresh_view()  # the replay may have begun this very moment
