@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from granian.constants import Interfaces
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trimtab.errors import RefusedError, TooLargeError, TrimtabError
+from trimtab.errors import TooLargeError, TrimtabError
 from trimtab.server import datasets, journal, loops, mlflow, models, status
 from trimtab.server.errors import answer_to, install_error_handlers
 from trimtab.serving.access import Access, access_for, check_binding, check_origin, token_hashes
