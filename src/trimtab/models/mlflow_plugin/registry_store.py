@@ -234,11 +234,16 @@ class RegistryStore(AbstractStore):
                 for model in registry.models()
                 for version in registry.versions(model.name)
             ]
+        for each in everything:
+            each._version = int(each.version)  # as MLflow's own stores have it when they compare
         met = SearchModelVersionUtils.sort(
             SearchModelVersionUtils.filter(everything, filter_string),
             order_by or ["last_updated_timestamp DESC", "name ASC", "version_number DESC"],
         )
-        return _page(met, max_results, page_token)
+        page = _page(met, max_results, page_token)
+        for each in page:
+            each._version = str(each.version)
+        return page
 
     def set_model_version_tag(self, name: str, version: str, tag: ModelVersionTag) -> None:
         """See MLflow."""
@@ -308,7 +313,7 @@ class RegistryStore(AbstractStore):
             name=model.name,
             creation_timestamp=milliseconds(model.created_at),
             last_updated_timestamp=milliseconds(model.updated_at),
-            description=model.description,
+            description=model.description or None,
             latest_versions=latest,
             tags=[RegisteredModelTag(key, value) for key, value in model.tags.items()],
             aliases=[RegisteredModelAlias(alias, str(number)) for alias, number in model.aliases.items()],
@@ -320,7 +325,7 @@ class RegistryStore(AbstractStore):
             version=str(version.version),
             creation_timestamp=milliseconds(version.created_at),
             last_updated_timestamp=milliseconds(version.created_at),
-            description=version.description,
+            description=version.description or None,
             user_id=version.actor,
             current_stage=version.stage,
             source=version.source,
