@@ -37,7 +37,7 @@ class PairInProcess(Pair):
         return told
 
 
-@pytest.fixture
+@pytest.fixture  # type: ignore[no-redef]  # in place of the server's
 def pair(client: MlflowClient, stock: MlflowClient) -> Pair:
     return PairInProcess(client, stock)
 

@@ -235,14 +235,14 @@ class RegistryStore(AbstractStore):
                 for version in registry.versions(model.name)
             ]
         for each in everything:
-            each._version = int(each.version)  # as MLflow's own stores have it when they compare
+            vars(each)["_version"] = int(each.version)  # a number, as MLflow's comparing wants it
         met = SearchModelVersionUtils.sort(
             SearchModelVersionUtils.filter(everything, filter_string),
             order_by or ["last_updated_timestamp DESC", "name ASC", "version_number DESC"],
         )
         page = _page(met, max_results, page_token)
         for each in page:
-            each._version = str(each.version)
+            vars(each)["_version"] = str(each.version)
         return page
 
     def set_model_version_tag(self, name: str, version: str, tag: ModelVersionTag) -> None:
