@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trimtab.errors import TrimtabError
+from trimtab.errors import MissingExtraError, TrimtabError, WorkspaceVersionError
 from trimtab.server.supervisor import MISCONFIGURED, ROLES
 from trimtab.serving.lifeline import follow_lifeline
 
@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         _run(given)
     except TrimtabError as error:
         print(error, file=sys.stderr)  # noqa: T201  (the supervisor shows a role's last line)
-        return MISCONFIGURED if error.http_status < 500 else 1
+        hopeless = error.http_status < 500 or isinstance(error, WorkspaceVersionError | MissingExtraError)
+        return MISCONFIGURED if hopeless else 1
     return 0
 
 
