@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 LEFT_OUT = frozenset(
     {
-        "artifact_location", "artifact_uri", "creation_time", "creation_timestamp", "end_time",
-        "last_update_time", "last_updated_timestamp", "start_time", "storage_location", "user_id",
-        "effective_trace_archival_retention", "run_link", "source", "status_message", "workspace",
+        "artifact_location", "artifact_uri", "creation_time", "creation_timestamp", "deployment_job_id",
+        "deployment_job_state", "effective_trace_archival_retention", "end_time", "last_update_time",
+        "last_updated_timestamp", "run_link", "source", "start_time", "status_message", "storage_location",
+        "user_id", "workspace",
     }
 )  # fmt: skip
 """What differs on purpose: times, and where the server keeps things."""
@@ -72,7 +74,7 @@ class Pair:
             return f"error {value.error_code}"
         if isinstance(value, dict):
             return {key: self._told(each, side) for key, each in sorted(value.items())}
-        if isinstance(value, (list, tuple)) or hasattr(value, "to_list"):
+        if isinstance(value, Sequence):
             told = [self._told(each, side) for each in value]
             return {"page": told, "more": bool(value.token)} if hasattr(value, "token") else told
         fields = {
@@ -87,6 +89,12 @@ class Pair:
         if isinstance(value, LoggedModel):  # so too with what it does not have
             fields |= {"metrics": value.metrics or [], "model_type": value.model_type or ""}
             fields["source_run_id"] = value.source_run_id or ""
+        if isinstance(value, (ModelVersion, RegisteredModel)):
+            fields["description"] = value.description or ""
+        if isinstance(value, RegisteredModel):
+            fields["aliases"] = {alias: str(version) for alias, version in value.aliases.items()}
+        if isinstance(value, ModelVersion):
+            fields["version"] = str(value.version)
         return {name: self._told(each, side) for name, each in sorted(fields.items())}
 
 

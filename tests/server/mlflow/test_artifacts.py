@@ -136,11 +136,11 @@ def test_a_file_is_never_a_page_of_this_server(
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_name_is_decoded_once(server: RunningServer, client: MlflowClient, run_id: str) -> None:
+def test_a_name_is_decoded_once(server: RunningServer, shared_workspace: Workspace, run_id: str) -> None:
     url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts"
     for name in ("100%2525.txt", "what%3F.txt", "a%23b.txt", "%252e%252e"):
         assert httpx.put(f"{url}/{name}", content=name.encode()).status_code == 200
         assert httpx.get(f"{url}/{name}").content == name.encode()
-    assert [each.path for each in client.list_artifacts(run_id)] == [
+    assert [each.path for each in Tracking(shared_workspace).artifacts(run_id)] == [
         "%2e%2e", "100%25.txt", "a#b.txt", "what?.txt",
     ]  # fmt: skip

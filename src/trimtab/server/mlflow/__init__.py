@@ -5,7 +5,15 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from trimtab.server.mlflow import artifacts, experiments, logged_models, metrics, runs
+from trimtab.server.mlflow import (
+    artifacts,
+    experiments,
+    logged_models,
+    metrics,
+    model_versions,
+    registry,
+    runs,
+)
 from trimtab.server.mlflow.artifacts import Artifacts
 from trimtab.server.mlflow.protocol import Door, Protocol
 from trimtab.workspace import Workspace
@@ -19,6 +27,8 @@ ENDPOINTS = (
     *metrics.ENDPOINTS,
     *logged_models.ENDPOINTS,
     *artifacts.ENDPOINTS,
+    *registry.ENDPOINTS,
+    *model_versions.ENDPOINTS,
 )
 
 STREAMED = ("/api/2.0/mlflow-artifacts/artifacts/", "/ajax-api/2.0/mlflow-artifacts/artifacts/")
