@@ -78,6 +78,7 @@ TRIED = {
         "server/test_supervisor.py::test_a_second_supervisor_on_one_folder_is_refused",
     ],
     "a clock that goes back": [
+        "bad_input/test_clocks.py::test_a_dead_holders_lease_is_taken_over",
         "ground/test_clock.py::test_the_system_clock_stands_still_while_the_machine_goes_back",
         "store/test_replay.py::test_time_that_would_go_back_is_refused_and_stays",
         "loop/test_lockstep.py::test_event_time_does_not_go_back",

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, update
 from trimtab.errors import LeaseLostError, unknown
 from trimtab.pipelines.schema import jobs_table as jobs
 from trimtab.store.database import Transaction
+from trimtab.store.leases import CLOCK_SKEW
 from trimtab.store.upsert import upsert
 from trimtab.workspace import Workspace
 
@@ -156,7 +157,7 @@ class Jobs:
         A job that has had all its attempts becomes failed instead, with the code "died".
         """
         with self._ws.read() as connection:  # mostly there is nothing, and looking takes no lock
-            if connection.execute(_open_jobs(kinds).limit(1)).one_or_none() is None:
+            if connection.execute(_open_jobs(kinds, seconds).limit(1)).one_or_none() is None:
                 return None
         return self._ws.write(lambda tx: _claim(tx, worker, kinds, seconds))
 
@@ -211,13 +212,17 @@ def prune_jobs(tx: Transaction, before: datetime, kinds: Sequence[str]) -> None:
     )
 
 
-def _open_jobs(kinds: Sequence[str]) -> Any:
+def _open_jobs(kinds: Sequence[str], seconds: float) -> Any:
     now = datetime.now(UTC)
+    latest = now + timedelta(seconds=seconds) + CLOCK_SKEW
     return (
         select(jobs)
         .where(
             jobs.c.kind.in_(kinds),
-            or_(jobs.c.state == "queued", and_(jobs.c.state == "running", jobs.c.lease_until < now)),
+            or_(
+                jobs.c.state == "queued",
+                and_(jobs.c.state == "running", ~jobs.c.lease_until.between(now, latest)),
+            ),
         )
         .order_by(jobs.c.number)
     )
@@ -225,7 +230,7 @@ def _open_jobs(kinds: Sequence[str]) -> Any:
 
 def _claim(tx: Transaction, worker: str, kinds: Sequence[str], seconds: float) -> Job | None:
     while True:
-        row = tx.execute(_open_jobs(kinds).limit(1).with_for_update(skip_locked=True)).one_or_none()
+        row = tx.execute(_open_jobs(kinds, seconds).limit(1).with_for_update(skip_locked=True)).one_or_none()
         if row is None:
             return None
         job = _job(row)

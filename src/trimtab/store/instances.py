@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import delete, select
 
 from trimtab.store.database import Database, Transaction
+from trimtab.store.leases import CLOCK_SKEW
 from trimtab.store.schema import instances_table as instances
 from trimtab.store.upsert import upsert
 
@@ -80,8 +81,9 @@ class Instances:
 
     def live(self, role: str | None = None) -> list[Instance]:
         """The processes heard of lately; one of this machine whose process is gone does not count."""
+        now = datetime.now(UTC)
         query = select(instances).where(
-            instances.c.heartbeat_at > datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
+            instances.c.heartbeat_at.between(now - timedelta(seconds=LIVE_SECONDS), now + CLOCK_SKEW)
         )
         if role is not None:
             query = query.where(instances.c.role == role)

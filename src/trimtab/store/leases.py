@@ -15,6 +15,10 @@ from trimtab.errors import LeaseLostError
 from trimtab.store.database import Database, Transaction
 from trimtab.store.schema import leases_table as leases
 
+CLOCK_SKEW = timedelta(seconds=60)
+"""How far the clocks of two machines may lie apart. What is further ahead than that was written before a
+clock was set back, and is not waited for."""
+
 
 class Lease(msgspec.Struct, frozen=True):
     """A lease as it was granted; `token` is larger than that of every earlier holder."""
@@ -72,7 +76,8 @@ def acquire_lease(tx: Transaction, name: str, holder: str, *, seconds: float) ->
     if standing is None:
         tx.execute(insert(leases).values(name=name, holder=holder, token=1, expires_at=expires_at))
         return Lease(name, holder, 1, expires_at)
-    if standing.expires_at > now and standing.holder != holder:
+    runs = now < standing.expires_at <= expires_at + CLOCK_SKEW
+    if runs and standing.holder != holder:
         return None
     token = standing.token + 1
     tx.execute(
