@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from trimtab.data.datasets import Datasets
-from trimtab.errors import RefusedError
+from trimtab.errors import RefusedError, UnavailableError
 from trimtab.server.http import create_app
 from trimtab.serving.access import Tokens
 from trimtab.workspace import Workspace
@@ -165,6 +166,25 @@ def test_a_foreign_web_page_gets_nothing_done(client: TestClient, headers: dict[
     assert client.post("/v1/loops/any/pause", json={}, headers=headers).status_code == 403
     assert client.get("/v1/status", headers=headers).status_code == 403
     assert client.get("/v1/status", headers={"Origin": "http://127.0.0.1:8600"}).status_code == 200
+
+
+def test_a_store_that_was_away_for_a_moment_does_not_silence_the_server_for_good(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.server.http.BEAT_SECONDS", 0.01)
+    heard = threading.Event()
+    real, tries = workspace.instances.beat, iter(range(100))
+
+    def beat(*arguments: str) -> None:
+        if next(tries) < 3:
+            raise UnavailableError("The metadata store does not answer.")
+        real(*arguments)
+        heard.set()
+
+    monkeypatch.setattr(workspace.instances, "beat", beat)
+    with TestClient(create_app(workspace, "127.0.0.1")):
+        assert heard.wait(30)
+        assert [one.role for one in workspace.instances.live()] == ["server"]
 
 
 def test_a_revoked_token_opens_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import threading
@@ -16,7 +18,7 @@ from fastapi.responses import JSONResponse
 from granian.constants import Interfaces
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trimtab.errors import TooLargeError, TrimtabError
+from trimtab.errors import TooLargeError, TrimtabError, UnavailableError
 from trimtab.server import datasets, journal, loops, mlflow, models, status
 from trimtab.server.errors import answer_to, install_error_handlers
 from trimtab.serving.access import Access, access_for, check_binding, check_origin, token_hashes
@@ -27,8 +29,11 @@ from trimtab.workspace import Workspace
 OPEN_PATHS = frozenset({"/health"})
 """What answers without a token."""
 
+BEAT_SECONDS = 5.0
 TOKEN_SECONDS = 1.0
 """How long a revoked token may still open this port."""
+
+_log = logging.getLogger(__name__)
 
 
 def create_app(workspace: Workspace, host: str) -> FastAPI:
@@ -174,14 +179,18 @@ def _heartbeats(workspace: Workspace) -> Callable[[FastAPI], AbstractAsyncContex
 
         async def beat() -> None:
             while True:
-                await asyncio.to_thread(workspace.instances.beat, name, "server")
-                await asyncio.sleep(5)
+                try:
+                    await asyncio.to_thread(workspace.instances.beat, name, "server")
+                except UnavailableError as error:
+                    _log.warning("the server cannot report itself as alive: %s", error)
+                await asyncio.sleep(BEAT_SECONDS)
 
         task = asyncio.create_task(beat())
         try:
             yield
         finally:
             task.cancel()
-            await asyncio.to_thread(workspace.instances.leave, name)
+            with contextlib.suppress(UnavailableError):  # then it counts as gone a little later
+                await asyncio.to_thread(workspace.instances.leave, name)
 
     return lifespan
