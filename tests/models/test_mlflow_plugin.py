@@ -394,6 +394,14 @@ def test_a_version_has_the_digest_of_its_folder_whichever_way_it_came(
     assert (Path(fetched) / "MLmodel").exists()
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/model", f"runs:/{RUN}/model", "/not/there"])
+def test_of_a_source_elsewhere_only_the_address_is_kept(client: MlflowClient, source: str) -> None:
+    client.create_registered_model("far")
+    client.create_model_version("far", source)
+    assert client.get_model_version("far", "1").source == source
+    assert client.get_model_version_download_uri("far", "1") == source
+
+
 def test_the_content_of_a_version_cannot_be_changed(client: MlflowClient, registered: ModelVersion) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 

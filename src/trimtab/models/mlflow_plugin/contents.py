@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 from sqlalchemy import Connection
 
@@ -12,6 +10,9 @@ from trimtab.models.mlflow_plugin.addresses import Place
 from trimtab.store.blobs import Manifest, TreeFile
 from trimtab.tracking import artifacts, logged_models
 from trimtab.workspace import Workspace
+
+ADDRESS_FILE = "SOURCE"
+"""The one file of a tree that stands for content elsewhere, as the server has it too."""
 
 
 class StoredFile(msgspec.Struct, frozen=True):
@@ -46,8 +47,8 @@ def files_at(workspace: Workspace, place: Place) -> dict[str, StoredFile]:
     return {file.path: StoredFile(file.digest, file.size) for file in listed}
 
 
-def tree_at(workspace: Workspace, place: Place) -> str:
-    """The digest of the folder at a place, as a tree of its own; raises NotFoundError if nothing is there."""
+def tree_at(workspace: Workspace, place: Place) -> str | None:
+    """The digest of the folder at a place, as a tree of its own; None if there are no files."""
     if place.kind == "trees" and not place.path:
         return place.owner
     start = f"{place.path}/" if place.path else ""
@@ -56,18 +57,23 @@ def tree_at(workspace: Workspace, place: Place) -> str:
         for name, file in sorted(files_at(workspace, place).items())
         if name.startswith(start)
     }
-    if not files:
-        raise NotFoundError(
-            f"There are no files at '{place.path}' of {place.owner}.",
-            hint="Log the model before registering it.",
-        )
+    return _tree(workspace, files) if files else None
+
+
+def tree_of_address(workspace: Workspace, source: str) -> str:
+    """The digest of the tree of a version whose content is elsewhere: it holds the address alone."""
+    content = source.encode()
+    return _tree(workspace, {ADDRESS_FILE: TreeFile(workspace.blobs.put(content), len(content))})
+
+
+def is_address(workspace: Workspace, digest: str) -> bool:
+    """Whether a tree is that of a version whose content is elsewhere."""
+    return set(workspace.blobs.manifest(digest).files) == {ADDRESS_FILE}
+
+
+def _tree(workspace: Workspace, files: dict[str, TreeFile]) -> str:
     # As `Blobs.put_tree` writes it, so that the same folder has the same digest whichever way it came.
     return workspace.blobs.put(msgspec.json.encode(Manifest(files), order="deterministic"))
-
-
-def tree_of_folder(workspace: Workspace, folder: Path) -> str:
-    """The digest of a local folder."""
-    return workspace.blobs.put_tree(folder)
 
 
 def _is_within(name: str, path: str) -> bool:

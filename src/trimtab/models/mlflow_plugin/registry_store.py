@@ -6,7 +6,6 @@ Searches are done in memory by MLflow's own parsing and comparing.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from mlflow.entities.model_registry.model_version_stages import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.prompt.registry_utils import has_prompt_tag
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry import (
     SEARCH_MODEL_VERSION_MAX_RESULTS_THRESHOLD,
@@ -33,6 +31,7 @@ from mlflow.store.model_registry import (
     SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD,
 )
 from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils, SearchUtils
 from mlflow.utils.validation import (
     _validate_model_alias_name,
@@ -46,7 +45,7 @@ from mlflow.utils.validation import (
 from trimtab.errors import NotFoundError
 from trimtab.models import versions
 from trimtab.models.mlflow_plugin.addresses import artifacts_address
-from trimtab.models.mlflow_plugin.contents import tree_at, tree_of_folder
+from trimtab.models.mlflow_plugin.contents import is_address, tree_at, tree_of_address
 from trimtab.models.mlflow_plugin.entities import milliseconds
 from trimtab.models.mlflow_plugin.errors import as_mlflow, refusing, refusing_the_rest
 from trimtab.models.mlflow_plugin.sources import logged_model_in, place_of_source
@@ -213,9 +212,11 @@ class RegistryStore(AbstractStore):
             return self._version(Registry(self._stored.open).get_version(name, version_number(version)))
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
-        """See MLflow: the address of the version's own content."""
+        """See MLflow: the address of the version's own content, or of its source elsewhere."""
         with as_mlflow():
             found = Registry(self._stored.open).get_version(name, version_number(version))
+            if is_address(self._stored.open, found.digest):
+                return found.source
         return artifacts_address(self._stored.project, "trees", found.digest)
 
     def search_model_versions(
@@ -285,18 +286,20 @@ class RegistryStore(AbstractStore):
             return self._version(registry.get_version(name, number))
 
     def _content(self, source: str, local_path: str | None) -> str:
-        """The digest of what a version is made of."""
+        """The digest of what a version is made of: the files at its source, or the address alone where the
+        source is on no disk and in no workspace of ours, or empty. Such a version passes no gate."""
         workspace = self._stored.open
-        if local_path is not None and Path(local_path).is_dir():
-            return tree_of_folder(workspace, Path(local_path))
+        folder = Path(local_path or local_file_uri_to_path(source))
+        if folder.is_dir():
+            return workspace.blobs.put_tree(folder)
         place = place_of_source(Registry(workspace), workspace.project, source)
-        if place is not None:
-            return tree_at(workspace, place)
-        with tempfile.TemporaryDirectory(dir=workspace.cache, prefix="source-") as folder:
-            fetched = Path(get_artifact_repository(source).download_artifacts("", folder))
-            if not any(fetched.iterdir()):
-                raise NotFoundError(f"There is no model at '{source:.300}'.", hint="Log it first.")
-            return tree_of_folder(workspace, fetched)
+        try:
+            digest = None if place is None else tree_at(workspace, place)
+        except NotFoundError:
+            if place is None or place.kind != "runs":
+                raise
+            digest = None  # MLflow asks nobody whether the run is there
+        return digest or tree_of_address(workspace, source)
 
     def _change(self, work: Callable[[Registry, Transaction], Any]) -> Any:
         return self._stored.write(lambda tx: work(Registry(self._stored.open), tx))
