@@ -1,10 +1,10 @@
 """Addresses with the scheme `trimtab:`, as MLflow passes them around.
 
-    trimtab:///srv/bikes                                          a workspace, by its project folder
-    trimtab:                                                          that of the current folder
+    trimtab:///srv/bikes                                      a workspace, by its project folder
+    trimtab:                                                  that of the current folder
     trimtab:///srv/bikes/.trimtab/runs/RUN_ID/artifacts/a/b       artifacts of a run
     trimtab:///srv/bikes/.trimtab/logged-models/MODEL_ID/artifacts
-    trimtab:///srv/bikes/.trimtab/trees/DIGEST                    the content of a model version
+    trimtab:///srv/bikes/.trimtab/trees/DIGEST                the content of a model version
 
 The project's part is percent-encoded. What follows a run or a model is a path as it is: MLflow appends paths
 without encoding them.
