@@ -99,13 +99,20 @@ class Cached:
         self._asked = 0.0
         self._lock = threading.Lock()
 
+    def fresh(self) -> Access | None:
+        """The answer if there is one that is young enough; never waits."""
+        asked, answer = self._asked, self._answer  # in this order: an answer is never older than its time
+        return answer if time.monotonic() - asked <= self._seconds else None
+
     def __call__(self) -> Access:
         """The answer, at most `seconds` old."""
         with self._lock:
-            if self._answer is None or time.monotonic() - self._asked > self._seconds:
-                self._answer = self._ask()
-                self._asked = time.monotonic()
-            return self._answer
+            answer = self.fresh()
+            if answer is None:
+                asked = time.monotonic()
+                answer = self._answer = self._ask()
+                self._asked = asked
+            return answer
 
 
 class Guard:
@@ -120,7 +127,9 @@ class Guard:
         """Pass the request on, or answer 401."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            current = await asyncio.to_thread(self._current)
+            current = self._current.fresh()
+            if current is None:
+                current = await asyncio.to_thread(self._current)
             try:
                 current.check(headers.get(b"authorization"))
                 if not current.required:

@@ -98,6 +98,7 @@ def test_an_unknown_endpoint_answers_as_mlflow_does(http: TestClient, method: st
         ("runs/create", {"start_time": 2**70}, "start_time"),
         ("runs/update", {"run_id": "x", "status": "WELL"}, "status"),
         ("experiments/create", {"name": "a\0b"}, "NUL"),
+        ("experiments/create", {"name": "a", "artifact_location": "s3://b"}, "Leave it out"),
     ],
 )
 def test_what_cannot_be_used_is_told(http: TestClient, path: str, body: Any, message: str) -> None:

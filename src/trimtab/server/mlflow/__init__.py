@@ -1,4 +1,22 @@
-"""MLflow's REST protocol over the workspace: its own paths, messages and errors."""
+"""MLflow's REST protocol over the workspace: its own paths, messages and errors.
+
+Clients get the answers that MLflow's own server gives, but for these differences on purpose:
+
+- Where artifacts are is for this server to say: `artifact_location` is refused. A path is a file or a folder.
+- Infinities and NaN are kept as they are; MLflow's SQL store makes the largest float of an infinity.
+- A time lies between 1970 and the year 9999. No text has a NUL or half a character in it.
+- A batch is written as a whole or not at all.
+- Restoring, deleting or renaming an experiment that is not in the state for it, and other conflicts, are
+  answered with status 400 or 404, never with 500.
+- A model version is a snapshot of its files, and is fetched from that; it can be made from what was logged
+  here or from a remote address, never from a path of the server's machine. Of a remote address only the
+  address is kept. `run_link` is not kept, and a version's last update is its creation.
+- No version number is given twice, and no model takes a name that another one had.
+- What a governed model's gates do not allow is refused with PERMISSION_DENIED.
+- Names in messages are spelled as in MLflow's own messages (snake_case); protobuf's camelCase is not read.
+- Traces, webhooks, prompts, assessments, scorers and evaluation datasets are not there yet: they answer
+  ENDPOINT_NOT_FOUND. To a multipart upload the answer is the one after which clients send the whole file.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,13 @@ class Page(msgspec.Struct, omit_defaults=True):
 
 
 def create(caller: Caller, request: Create) -> Created:
-    """Make an experiment. Where its artifacts go is for this server to say, whatever was asked for."""
+    """Make an experiment. Where its artifacts go is for this server to say: another place is refused."""
+    if request.artifact_location:
+        raise InvalidInputError(
+            f"The place '{request.artifact_location:.200}' cannot be used: Trimtab keeps artifacts in its "
+            "own blob store.",
+            hint="Leave it out.",
+        )
     tags = limited_tags(request.tags or [], LONGEST_EXPERIMENT_TAG)
     name = _checked(request.name)
     made = caller.workspace.write(lambda tx: experiments.create(tx, name, tags))
