@@ -187,6 +187,20 @@ def test_a_store_that_was_away_for_a_moment_does_not_silence_the_server_for_good
         assert [one.role for one in workspace.instances.live()] == ["server"]
 
 
+def test_while_the_store_is_away_the_server_says_so(
+    client: TestClient, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise UnavailableError("The metadata store does not answer.")
+
+    monkeypatch.setattr("trimtab.server.http.TOKEN_SECONDS", -1.0)
+    monkeypatch.setattr(workspace.database, "read", away)
+    answer = client.get("/v1/status")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert "Retry-After" in answer.headers
+    assert client.get("/health").status_code == 200
+
+
 def test_a_revoked_token_opens_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimtab.server.http.TOKEN_SECONDS", 0.0)
     token = Tokens(workspace).create("ada")

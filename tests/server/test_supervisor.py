@@ -159,6 +159,7 @@ def test_two_servers_never_share_a_port(project: Path, tmp_path: Path) -> None:
             )
         finally:
             first.terminate()
+    assert first.returncode == 0
     assert second.returncode == 2
     assert "cannot listen" in second.stderr
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -63,12 +64,13 @@ def run_server(project: Path, *, host: str, port: int) -> None:
     """Serve a project's workspace until SIGTERM; raises ConflictError if the port is taken."""
     with Workspace.open(project, actor="server") as workspace:
         app = create_app(workspace, host)
-        with listen(host, port, who="server", option="--port") as listener:
-            asyncio.run(_serve(app, listener.fileno()))
+        listener = listen(host, port, who="server", option="--port")
+        asyncio.run(_serve(app, listener))
 
 
-async def _serve(app: FastAPI, handle: int) -> None:
-    server = InheritedServer(app, handle, interface=Interfaces.ASGI)
+async def _serve(app: FastAPI, listener: socket.socket) -> None:
+    host, port, *_ = listener.getsockname()
+    server = InheritedServer(app, listener.detach(), address=host, port=port, interface=Interfaces.ASGI)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,9 +130,9 @@ class Guard:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             current = self._current.fresh()
-            if current is None:
-                current = await asyncio.to_thread(self._current)
             try:
+                if current is None:
+                    current = await asyncio.to_thread(self._current)
                 current.check(headers.get(b"authorization"))
                 if not current.required:
                     check_origin(headers.get(b"host", ""), headers.get(b"origin"))

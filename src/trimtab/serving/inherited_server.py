@@ -15,7 +15,8 @@ from trimtab.serving.listener import BACKLOG
 
 
 class InheritedServer(Server):
-    """Granian in this process, on the socket of this file descriptor; `options` are Granian's own."""
+    """Granian in this process, on the socket of this file descriptor, which it closes at its end; `options`
+    are Granian's own."""
 
     def __init__(self, target: Any, handle: int, **options: Any) -> None:
         super().__init__(target, websockets=False, **options)
