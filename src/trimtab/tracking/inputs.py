@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BindParameter, Connection, bindparam, func, select
 
 from trimtab.store.database import Transaction
 from trimtab.store.upsert import upsert
@@ -16,6 +16,10 @@ from trimtab.tracking.schema import run_datasets_table as datasets
 from trimtab.tracking.schema import run_models_table as models
 
 CONTEXT_TAG = "mlflow.data.context"
+
+_RUNS: BindParameter[list[int]] = bindparam("runs", expanding=True)
+_DATASETS = select(datasets).where(datasets.c.run.in_(_RUNS)).order_by(datasets.c.run, datasets.c.place)
+_MODELS = select(models).where(models.c.run.in_(_RUNS)).order_by(models.c.run, models.c.model)
 
 
 class RunDataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +73,7 @@ def log_models(tx: Transaction, run_id: str, used: Sequence[ModelUse]) -> None:
 
 def datasets_of(connection: Connection, numbers: Sequence[int]) -> Iterator[tuple[int, RunDataset]]:
     """The datasets of runs, given by their numbers, each with its run's number."""
-    query = select(datasets).where(datasets.c.run.in_(numbers)).order_by(datasets.c.run, datasets.c.place)
-    for row in connection.execute(query):
+    for row in connection.execute(_DATASETS, {"runs": numbers}):
         yield (
             row.run,
             RunDataset(
@@ -87,6 +90,5 @@ def datasets_of(connection: Connection, numbers: Sequence[int]) -> Iterator[tupl
 
 def models_of(connection: Connection, numbers: Sequence[int]) -> Iterator[tuple[int, ModelUse]]:
     """The logged models of runs, given by their numbers, each with its run's number."""
-    query = select(models).where(models.c.run.in_(numbers)).order_by(models.c.run, models.c.model)
-    for row in connection.execute(query):
+    for row in connection.execute(_MODELS, {"runs": numbers}):
         yield row.run, ModelUse(row.model, row.direction, row.step)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, Table, select
+from sqlalchemy import BindParameter, Connection, Row, Select, Table, bindparam, select
 
 from trimtab.tracking.inputs import ModelUse, RunDataset, datasets_of, models_of
 from trimtab.tracking.run_search import NAME_TAG, PARENT_TAG
@@ -55,27 +55,36 @@ def details_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunDeta
 
 def run_row(connection: Connection, run_id: str) -> Row[Any] | None:
     """The row of a run, or None."""
-    return connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    return connection.execute(_RUN, {"id": run_id}).one_or_none()
+
+
+def _keyed(table: Table) -> Select[Any]:
+    columns = (table.c.run, table.c.key, table.c.value)
+    return select(*columns).where(table.c.run.in_(_RUNS)).order_by(table.c.run, table.c.key)
+
+
+# These are built once: for a single run, building them took longer than running them.
+_RUNS: BindParameter[list[int]] = bindparam("runs", expanding=True)
+_RUN = select(runs).where(runs.c.id == bindparam("id"))
+_PARAMS = _keyed(params_table)
+_TAGS = _keyed(run_tags_table)
+_METRICS = (
+    select(latest.c.run, metric_keys.c.name, latest.c.value, latest.c.step, latest.c.at)
+    .join(metric_keys, metric_keys.c.id == latest.c.key)
+    .where(latest.c.run.in_(_RUNS))
+    .order_by(latest.c.run, metric_keys.c.name)
+)
 
 
 def _fill(connection: Connection, found: dict[int, RunDetails], numbers: list[int]) -> None:
-    for row in connection.execute(_keyed(params_table, numbers)):
-        found[row.run].params[row.key] = row.value
-    for row in connection.execute(_keyed(run_tags_table, numbers)):
-        found[row.run].tags[row.key] = row.value
-    query = (
-        select(latest.c.run, metric_keys.c.name, latest.c.value, latest.c.step, latest.c.at)
-        .join(metric_keys, metric_keys.c.id == latest.c.key)
-        .where(latest.c.run.in_(numbers))
-        .order_by(latest.c.run, metric_keys.c.name)
-    )
-    for run, key, value, step, at in connection.execute(query):
+    these = {"runs": numbers}
+    for run, key, value in connection.execute(_PARAMS, these):
+        found[run].params[key] = value
+    for run, key, value in connection.execute(_TAGS, these):
+        found[run].tags[key] = value
+    for run, key, value, step, at in connection.execute(_METRICS, these):
         found[run].metrics.append(LatestMetric(key, value, step, at))
     for run, dataset in datasets_of(connection, numbers):
         found[run].datasets.append(dataset)
     for run, use in models_of(connection, numbers):
         found[run].models.append(use)
-
-
-def _keyed(table: Table, numbers: list[int]) -> Select[Any]:
-    return select(table).where(table.c.run.in_(numbers)).order_by(table.c.run, table.c.key)
