@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trimtab.server.supervisor import ROLES, Address, answers
+from trimtab.errors import RefusedError
+from trimtab.server.supervisor import ROLES, Address, RoleProcess, answers
 from trimtab.workspace import Workspace
 
 PATIENCE = 60.0
@@ -175,3 +176,42 @@ def test_an_address_beyond_loopback_is_refused_without_a_token(project: Path) ->
     assert refused.returncode == 4
     assert "token" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+SAYS = "import sys, time; print('{words}', flush=True); {then}"
+
+
+def role(log: Path, words: str, then: str) -> RoleProcess:
+    return RoleProcess("worker", [sys.executable, "-c", SAYS.format(words=words, then=then)], log)
+
+
+def test_a_role_that_never_could_work_ends_all_and_one_that_worked_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = role(tmp_path / "new.log", "no such setting", "sys.exit(2)")
+    with pytest.raises(RefusedError, match="cannot start: no such setting"):
+        eventually(lambda: bool(new.tend()))
+    monkeypatch.setattr("trimtab.server.supervisor.STEADY_SECONDS", 0.0)
+    worked = role(tmp_path / "worked.log", "no such setting", "time.sleep(0.5); sys.exit(2)")
+    said: list[str | None] = []
+
+    def tended() -> bool:
+        said.append(worked.tend())
+        return said[-1] is not None
+
+    assert eventually(tended)
+    assert said[-1] == "worker cannot start and is tried again later: no such setting"
+
+
+def test_a_roles_log_is_kept_below_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.server.supervisor.LARGEST_LOG", 1000)
+    monkeypatch.setattr("trimtab.server.supervisor.TRIM_SECONDS", 0.0)
+    log = tmp_path / "worker.log"
+    noisy = role(log, "x" * 2000, "time.sleep(0.3); print('later', flush=True); time.sleep(60)")
+    try:
+        assert eventually(lambda: (noisy.tend(), log.with_suffix(".log.1").exists())[1])
+        assert eventually(lambda: log.read_text() == "later\n")
+        assert log.with_suffix(".log.1").read_text().startswith("xxx")
+    finally:
+        noisy.stop()
+        noisy.wait(time.monotonic() + PATIENCE)

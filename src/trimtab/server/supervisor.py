@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,7 +32,10 @@ MISCONFIGURED = 2
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 5.0
+HOPELESS_DELAY = 30.0
 STEADY_SECONDS = 10.0
+TRIM_SECONDS = 10.0
+LARGEST_LOG = 16 * 2**20
 STOP_SECONDS = 20.0
 
 
@@ -70,6 +74,8 @@ class RoleProcess:
         self._started = 0.0
         self._delay = FIRST_DELAY
         self._due = 0.0
+        self._worked = False
+        self._trimmed = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -79,18 +85,24 @@ class RoleProcess:
     def tend(self) -> str | None:
         """Start or restart the process if that is due; answers what happened, if anything did.
 
-        Raises RefusedError when the role says that it cannot work as it is configured.
+        Raises RefusedError when the role says that it cannot work as it is configured, and never has: one
+        that has worked is tried again, since the others can go on without it.
         """
+        self._trim_log()
         if self.pid is not None:
             if time.monotonic() - self._started > STEADY_SECONDS:
                 self._delay = FIRST_DELAY
+                self._worked = True
             return None
         if self._process is not None:
             status = self._process.wait()
             self._process = None
             os.close(self._lifeline)
             if status == MISCONFIGURED:
-                raise RefusedError(f"The {self.role} cannot start: {self.last_words()}")
+                if not self._worked:
+                    raise RefusedError(f"The {self.role} cannot start: {self.last_words()}")
+                self._due = time.monotonic() + HOPELESS_DELAY
+                return f"{self.role} cannot start and is tried again later: {self.last_words()}"
             self._due = time.monotonic() + self._delay
             self._delay = min(self._delay * 2, LONGEST_DELAY)
             ending = f"signal {-status}" if status < 0 else f"status {status}"
@@ -116,6 +128,17 @@ class RoleProcess:
             os.close(watched)
         self._started = time.monotonic()
         self.restarts += 1
+
+    def _trim_log(self) -> None:
+        """Keep the log below a size, and its last part beside it: a role that has the same trouble for weeks
+        must not fill the disk."""
+        if time.monotonic() < self._trimmed:
+            return
+        self._trimmed = time.monotonic() + TRIM_SECONDS
+        with contextlib.suppress(FileNotFoundError):
+            if self._log.stat().st_size > LARGEST_LOG:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)  # the role appends, wherever the end is
 
     def stop(self) -> None:
         """Ask the process to end."""
