@@ -177,7 +177,7 @@ class SqliteDatabase:
             pool_size=8,
             max_overflow=24,
         )
-        event.listen(self.engine, "connect", _prepare_sqlite)
+        event.listen(self.engine, "connect", self._prepare)
         event.listen(self.engine, "begin", _begin_sqlite)
         self._requests: queue.SimpleQueue[_Request[Any] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
@@ -224,6 +224,17 @@ class SqliteDatabase:
         if writer is not None:
             writer.join()
         self.engine.dispose()
+
+    def _prepare(self, connection: Any, _record: object) -> None:
+        """Set up a new connection of the driver's."""
+        connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver
+        cursor = connection.cursor()
+        if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            with self.exclusive("journal mode"):  # SQLite does not wait for others who switch it too
+                cursor.execute("PRAGMA journal_mode=WAL")
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
 
     def _write_loop(self) -> None:
         while (first := self._requests.get()) is not None:
@@ -408,14 +419,6 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

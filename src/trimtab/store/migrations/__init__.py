@@ -13,10 +13,10 @@ from sqlalchemy import Connection, inspect, text
 from trimtab.errors import WorkspaceVersionError
 from trimtab.store.database import Database
 
-NEWEST = "0001"
+NEWEST = "0002"
 """The revision that this Trimtab works with; the last file in `versions/`."""
 
-KNOWN = {"0001"}
+KNOWN = {"0001", "0002"}
 
 
 def revision(connection: Connection) -> str | None:
