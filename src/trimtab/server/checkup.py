@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from trimtab.errors import TrimtabError
+from trimtab.loop.lockstep import failing_loops
 from trimtab.models.runtimes.lightgbm import library
 from trimtab.server.supervisor import ROLES
 from trimtab.serving.access import access_for, check_binding, token_hashes
@@ -43,7 +44,7 @@ def examine(project: Path) -> Iterator[Finding]:
         yield Finding("workspace", "problem", error.message, error.hint)
         return
     with workspace:
-        for check in (_schema, _journal, _blobs, _clock, _access, _ports, _roles):
+        for check in (_schema, _journal, _blobs, _clock, _access, _ports, _roles, _routes, _loops):
             yield _guarded(check, workspace)
 
 
@@ -141,6 +142,32 @@ def _roles(workspace: Workspace) -> Finding:
     if missing:
         return Finding("roles", "warning", f"not heard of: {', '.join(missing)}", "See .trimtab/logs.")
     return Finding("roles", "ok", "all four are alive")
+
+
+def _routes(workspace: Workspace) -> Finding:
+    failures = {
+        f"{endpoint}: {reason}"
+        for gateway in workspace.instances.live("gateway")
+        for endpoint, reason in gateway.detail.get("failures", {}).items()
+    }
+    if failures:
+        return Finding(
+            "routes",
+            "problem",
+            f"a gateway cannot load what it should serve: {'; '.join(sorted(failures))}",
+            "It serves the route before, if there was one. See .trimtab/logs/gateway.log.",
+        )
+    return Finding("routes", "ok", "every live gateway serves what it should")
+
+
+def _loops(workspace: Workspace) -> Finding:
+    failing = failing_loops(workspace)
+    if failing:
+        words = "; ".join(f"{loop}: {reason}" for loop, reason in sorted(failing.items()))
+        return Finding(
+            "loops", "problem", f"cannot be moved on: {words}", "See .trimtab/logs/controller.log."
+        )
+    return Finding("loops", "ok", "none is stuck")
 
 
 def _taken(host: str, port: int) -> bool:
