@@ -13,16 +13,15 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 from sqlalchemy import Connection
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from trimtab.digest import PREFIX, is_digest
@@ -232,11 +231,19 @@ def _download(caller: Caller, path: str) -> Response:
     }
     if size <= IN_MEMORY:
         return Response(caller.workspace.blobs.get(digest), media_type=kind, headers=headers)
-    fetched = Path(tempfile.mkdtemp(dir=caller.workspace.cache)) / "file"
-    caller.workspace.blobs.fetch_file(digest, fetched)
-    return FileResponse(
-        fetched, media_type=kind, headers=headers, background=BackgroundTask(_forget, fetched)
-    )
+    with tempfile.TemporaryDirectory(dir=caller.workspace.cache) as folder:
+        fetched = Path(folder) / "file"
+        caller.workspace.blobs.fetch_file(digest, fetched)
+        opened = fetched.open("rb")  # its name goes now, its bytes when it is closed
+    headers["Content-Length"] = str(size)
+    # Not a FileResponse: the server would open the file by its name, when that may be gone.
+    return StreamingResponse(_chunks(opened), media_type=kind, headers=headers)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(IN_MEMORY):
+            yield chunk
 
 
 def _delete(caller: Caller, path: str) -> Response:
@@ -291,11 +298,6 @@ def _children(files: Iterable[tuple[str, int]], folder: str) -> list[File]:
             name, slash, _ = path[len(prefix) :].partition("/")
             found.setdefault(name, File(name, True) if slash else File(name, False, size))
     return [found[name] for name in sorted(found)]
-
-
-def _forget(fetched: Path) -> None:
-    fetched.unlink()
-    fetched.parent.rmdir()
 
 
 ENDPOINTS = (endpoint("GET", "artifacts/list", ListOfRun, list_of_run),)
