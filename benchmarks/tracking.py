@@ -88,7 +88,7 @@ def lags(workspace: Workspace) -> list[float]:
                 (taken,) = struct.unpack_from("<q", packed.data, 8 * packed.points)
                 found.append(time.time() * 1e3 - taken / 1e3)
 
-        writer.write = timed  # type: ignore[method-assign]
+        writer.write = timed  # type: ignore[assignment,method-assign]  # the buffer passes no `also`
         began, step = time.perf_counter(), 0
         while (spent := time.perf_counter() - began) < PACED_SECONDS:
             while step < spent * PACE:

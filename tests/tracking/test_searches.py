@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from tests.conftest import START
 
 from trimtab.errors import InvalidInputError, NotFoundError
+from trimtab.store.database import Transaction
 from trimtab.tracking import (
     artifacts,
     experiment_search,
@@ -17,10 +19,10 @@ from trimtab.tracking import (
     logged_models,
     params_and_tags,
     run_search,
-    runs,
 )
 from trimtab.tracking.metrics import Point
 from trimtab.tracking.run_details import details_of
+from trimtab.tracking.schema import runs_table
 from trimtab.tracking.tracking import Tracking
 from trimtab.workspace import Workspace
 
@@ -34,11 +36,7 @@ def searched(any_workspace: Workspace) -> Workspace:
     for number, kind in enumerate(KINDS):
         run = tracking.start_run("bikes", name=f"run-{number}", tags={"even": str(number % 2 == 0)})
         at = START + timedelta(seconds=number)
-        any_workspace.write(
-            lambda tx, run=run, at=at: tx.execute(
-                runs.runs.update().where(runs.runs.c.id == run.id).values(started_at=at)
-            )
-        )
+        any_workspace.write(partial(_start, run.id, at))
         tracking.log_params(run.id, {"kind": kind, "depth": number})
         if number != 3:
             value = math.nan if number == 2 else number / 10
@@ -144,10 +142,7 @@ def test_details_are_read_for_many_runs(searched: Workspace) -> None:
 def test_experiments_are_searched(any_workspace: Workspace) -> None:
     any_workspace.write(experiments.make_default)
     any_workspace.write(experiments.make_default)
-    ids = [
-        any_workspace.write(lambda tx, name=name: experiments.create(tx, name, {"in": name[-1]})).id
-        for name in ("Sea-a", "Sea-b")
-    ]
+    ids = [any_workspace.write(partial(_make_experiment, name)).id for name in ("Sea-a", "Sea-b")]
 
     def found(filter: str) -> list[str]:
         with any_workspace.read() as connection:
@@ -192,19 +187,12 @@ def test_datasets_and_models_of_runs(searched: Workspace) -> None:
 def test_logged_models(searched: Workspace) -> None:
     with searched.read() as connection:
         experiment = experiments.get(connection, "bikes").id
-    made = [
-        searched.write(
-            lambda tx, name=name: logged_models.create(
-                tx, experiment, name=name, params={"depth": name[-1]}, tags={"a": "b"}
-            )
-        )
-        for name in ("tree-1", "tree-2")
-    ]
+    made = [searched.write(partial(_make_model, experiment, name)) for name in ("tree-1", "tree-2")]
     for value, step in ((0.5, 2), (0.1, 1)):
         metric = logged_models.ModelMetric(
             model=made[0], run="r", key="auc", value=value, step=step, at=1, dataset="rows"
         )
-        searched.write(lambda tx, metric=metric: logged_models.log_metrics(tx, [metric]))
+        searched.write(partial(_log, metric))
 
     def found(filter: str, *datasets: tuple[str, str | None]) -> list[str]:
         with searched.read() as connection:
@@ -249,3 +237,19 @@ def test_a_tag_that_is_not_there_cannot_be_taken_off(searched: Workspace) -> Non
     run = Tracking(searched).start_run("bikes", tags={"a": "b"})
     assert searched.write(lambda tx: params_and_tags.delete_tag(tx, run.id, "a")) is True
     assert searched.write(lambda tx: params_and_tags.delete_tag(tx, run.id, "a")) is False
+
+
+def _start(run_id: str, at: datetime, tx: Transaction) -> None:
+    tx.execute(runs_table.update().where(runs_table.c.id == run_id).values(started_at=at))
+
+
+def _make_experiment(name: str, tx: Transaction) -> experiments.Experiment:
+    return experiments.create(tx, name, {"in": name[-1]})
+
+
+def _make_model(experiment: int, name: str, tx: Transaction) -> str:
+    return logged_models.create(tx, experiment, name=name, params={"depth": name[-1]}, tags={"a": "b"})
+
+
+def _log(metric: logged_models.ModelMetric, tx: Transaction) -> None:
+    logged_models.log_metrics(tx, [metric])

@@ -64,7 +64,7 @@ def test_a_file_that_is_logged_again_is_replaced(
     client.log_text(run_id, "two", "x.txt")
     mlflow.set_tracking_uri(server.url)
     assert mlflow.artifacts.load_text(f"runs:/{run_id}/x.txt") == "two"
-    mlflow.set_tracking_uri(None)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None forgets it
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def _tracking(server: object, request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     while mlflow.active_run() is not None:
         mlflow.end_run()
-    mlflow.set_tracking_uri(None)
-    mlflow.set_registry_uri(None)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None forgets it
+    mlflow.set_registry_uri(None)  # type: ignore[arg-type]  # None forgets it
 
 
 def test_a_run_is_seen_by_trimtab_as_by_mlflow(shared_workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -102,7 +103,7 @@ def test_versions_aliases_and_stages(pair: Pair) -> None:
 )
 def test_search_of_models(pair: Pair, filter: str) -> None:
     for name in ("Search-a", "Search-b"):
-        pair.run(lambda client, _, name=name: _ensured(client, name))
+        pair.run(partial(_ensured, name))
     order = ["name DESC"]
     pair("search_registered_models", filter_string=filter, order_by=order, max_results=1)
 
@@ -124,7 +125,7 @@ def test_search_of_versions(pair: Pair, filter: str) -> None:
     pair("search_model_versions", filter, order_by=["version_number ASC"], max_results=2)
 
 
-def _ensured(client: MlflowClient, name: str) -> None:
+def _ensured(name: str, client: MlflowClient, _: int) -> None:
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, {"team": "blue" if name.endswith("a") else "red"})
 
@@ -171,14 +172,14 @@ def test_a_model_is_logged_registered_and_loaded_by_its_alias(
         client.set_registered_model_alias("doubler", "champion", "1")
         version = client.get_model_version_by_alias("doubler", "champion")
         assert version.run_id == run.info.run_id
-        assert logged.model_id in version.source
+        assert logged.model_id in str(version.source)
         loaded = mlflow.pyfunc.load_model("models:/doubler@champion")
         assert loaded.predict([1, 2]) == [2, 4]
         assert mlflow.pyfunc.load_model(logged.model_uri).predict([3]) == [6]
         assert [each.name for each in mlflow.search_logged_models(output_format="list")] == ["doubler"]
     finally:
-        mlflow.set_tracking_uri(None)
-        mlflow.set_registry_uri(None)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None forgets it
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]  # None forgets it
 
 
 def _double(model_input: list[int]) -> list[int]:
@@ -199,11 +200,11 @@ def test_a_governed_model_keeps_its_promise(client: MlflowClient, shared_workspa
             getattr(client, method)(*arguments)
         assert refused.value.error_code == "PERMISSION_DENIED"
         assert policy.names[0] in str(refused.value)
-    for method, arguments in (
+    for way_around, given in (
         ("delete_registered_model", ("governed",)),
         ("rename_registered_model", ("governed", "free")),
     ):
         with pytest.raises(MlflowException, match="governed by loop bikes") as refused:
-            getattr(client, method)(*arguments)
+            getattr(client, way_around)(*given)
         assert refused.value.error_code == "PERMISSION_DENIED"
     client.set_registered_model_alias("governed", "challenger", "1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -88,7 +90,7 @@ def test_search_of_experiments(pair: Pair, filter: str) -> None:
     for name, color in (("Sea-a", "red"), ("Sea-b", "Blue"), ("Sea-c", None)):
         if pair("get_experiment_by_name", name).ours is None:
             tags = {"color": color} if color else {}
-            pair.made(lambda client, _, n=name, t=tags: client.create_experiment(n, tags=t))
+            pair.made(partial(_create_experiment, name, tags))
 
     def names(client: MlflowClient, _: int) -> list[str]:
         found = client.search_experiments(filter_string=filter, order_by=["name DESC"])
@@ -290,7 +292,7 @@ def searched(
     return ours, stock, Both(*ids)
 
 
-def _names(pair: Pair, experiment: Both, **search: object) -> Both:
+def _names(pair: Pair, experiment: Both, **search: Any) -> Both:
     def names(client: MlflowClient, side: int) -> list[str]:
         chosen = (experiment.ours, experiment.theirs)[side]
         return [run.info.run_name for run in client.search_runs([chosen], **search)]
@@ -326,7 +328,8 @@ def test_pages_of_runs_follow_one_another(
 
     def walk(client: MlflowClient, side: int) -> list[list[str]]:
         chosen = (experiment.ours, experiment.theirs)[side]
-        pages, token = [], None
+        pages: list[list[str]] = []
+        token: str | None = None
         while not pages or token:
             page = client.search_runs([chosen], order_by=order, max_results=3, page_token=token)
             pages.append([run.info.run_name for run in page])
@@ -334,3 +337,8 @@ def test_pages_of_runs_follow_one_another(
         return pages
 
     assert [len(page) for page in Pair(ours, theirs).run(walk).ours] == [3, 3, 1]
+
+
+def _create_experiment(name: str, tags: dict[str, str], client: MlflowClient, _: int) -> str:
+    created: str = client.create_experiment(name, tags=tags)
+    return created
