@@ -65,7 +65,8 @@ class Workspace:
         store_clock = StoreClock()
         self.clock = clock or store_clock
         self.root.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        (self.root / ".gitignore").write_text("*\n")
+        if not (self.root / ".gitignore").exists():
+            (self.root / ".gitignore").write_text("*\n")
         with ExitStack() as stack:
             self.database = open_database(
                 settings.database or f"sqlite:///{self.root / 'metadata.db'}", self.clock

@@ -149,3 +149,12 @@ def test_a_text_that_no_store_can_hold_is_refused_whole(any_workspace: Workspace
 def test_a_nul_in_a_text_is_found_nowhere_or_refused(any_workspace: Workspace) -> None:
     with contextlib.suppress(InvalidInputError), any_workspace.read() as connection:
         assert list(journal.entries(connection, name="a\0b")) == []
+
+
+def test_a_store_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    Workspace.create(tmp_path).close()
+    database = SqliteDatabase(tmp_path / ".trimtab" / "metadata.db", SystemClock())
+    event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=1"))
+    with pytest.raises(UnavailableError, match=r"cannot be opened to write.*this account may write"):
+        database.write(put("x"), actor="suite")
+    database.close()

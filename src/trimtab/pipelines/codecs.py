@@ -298,9 +298,8 @@ def _place(error: BaseException) -> str:
     """Where in the user's own code it happened; "" if the error says so itself, or if nowhere there."""
     if isinstance(error, SyntaxError):
         return ""
-    own = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if is_first_party(Path(frame.filename))
-    ]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if each.filename[0] != "<" and is_first_party(Path(each.filename))]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 

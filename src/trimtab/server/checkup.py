@@ -43,6 +43,11 @@ def examine(project: Path) -> Iterator[Finding]:
     except TrimtabError as error:
         yield Finding("workspace", "problem", error.message, error.hint)
         return
+    except OSError as error:
+        yield Finding(
+            "workspace", "problem", f"{error.filename}: {error.strerror}", "See that this account may use it."
+        )
+        return
     with workspace:
         for check in (_schema, _journal, _blobs, _clock, _access, _ports, _roles, _routes, _loops):
             yield _guarded(check, workspace)

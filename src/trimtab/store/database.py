@@ -187,7 +187,7 @@ class SqliteDatabase:
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection on one consistent snapshot."""
-        with _translated(), self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             yield connection
 
     def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
@@ -202,7 +202,7 @@ class SqliteDatabase:
                 self._writer = threading.Thread(target=self._write_loop, name="trimtab-writer", daemon=True)
                 self._writer.start()
             self._requests.put(request)
-        with _translated():
+        with translated():
             return request.answer.result()
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
@@ -347,7 +347,7 @@ class PostgresDatabase:
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection on one consistent snapshot (repeatable read)."""
-        with _translated(), self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             yield connection.execution_options(isolation_level="REPEATABLE READ")
 
     def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
@@ -358,7 +358,7 @@ class PostgresDatabase:
             raise _nested()
         self._writing.now = True
         try:
-            with _translated():
+            with translated():
                 return self._repeated(work, actor)
         finally:
             self._writing.now = False
@@ -378,7 +378,7 @@ class PostgresDatabase:
     def exclusive(self, name: str) -> Iterator[None]:
         """See `Database.exclusive`: an advisory lock of a session of its own."""
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-        with _translated(), self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(key)))
             try:
@@ -427,7 +427,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn the drivers' words for "full", "not there" and "cannot be kept" into ours."""
     try:
         yield
@@ -447,6 +447,11 @@ def _translated() -> Iterator[None]:
         if "is full" in words or "No space left" in words:
             raise StorageFullError(
                 f"The metadata store is full: {words}.", hint="Free some space and try again."
+            ) from error
+        if "readonly database" in words or "unable to open database file" in words:
+            raise UnavailableError(
+                f"The metadata store cannot be opened to write: {words}.",
+                hint="See that this account may write to the state folder and all that is in it.",
             ) from error
         raise UnavailableError(
             f"The metadata store does not answer: {words}.", hint="Check that it runs and can be reached."

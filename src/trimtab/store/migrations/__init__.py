@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy import Connection, inspect, text
 
 from trimtab.errors import WorkspaceVersionError
-from trimtab.store.database import Database
+from trimtab.store.database import Database, translated
 
 NEWEST = "0002"
 """The revision that this Trimtab works with; the last file in `versions/`."""
@@ -36,7 +36,8 @@ def upgrade(database: Database) -> None:
     with database.exclusive("migrations"):
         if _current(database) == NEWEST:
             return
-        _run_alembic(database.engine)
+        with translated():
+            _run_alembic(database.engine)
 
 
 def _current(database: Database) -> str | None:
