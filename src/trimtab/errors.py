@@ -38,12 +38,18 @@ class TrimtabError(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _written(message)
+        self.hint = _written(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+def _written(words: str) -> str:
+    """Words that any answer and terminal can hold: what was given is repeated in them, half a surrogate pair
+    included, which UTF-8 does not have."""
+    return words if words.isascii() else words.encode(errors="replace").decode()
 
 
 class InvalidInputError(TrimtabError, ValueError):

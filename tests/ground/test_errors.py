@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from trimtab import errors
-from trimtab.errors import TrimtabError, unknown
+from trimtab.errors import InvalidInputError, TrimtabError, unknown
 
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, TrimtabError)]
 
@@ -27,3 +27,9 @@ def test_a_hint_follows_the_message() -> None:
     error = errors.RefusedError("No.", hint="Do this.")
     assert str(error) == "No. Do this."
     assert isinstance(error, PermissionError)
+
+
+def test_what_no_text_can_hold_is_replaced_in_an_errors_words() -> None:
+    error = InvalidInputError("There is no '\ud800 \u00e9'.", hint="Not '\udcff'.")
+    assert (error.message, error.hint) == ("There is no '? \u00e9'.", "Not '?'.")
+    assert str(error).encode()

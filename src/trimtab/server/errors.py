@@ -18,9 +18,7 @@ def answer_error(status: int, code: str, message: str, hint: str = "") -> JSONRe
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
         headers["Retry-After"] = "1"
-    # A message may repeat what was sent, half a surrogate pair included, which UTF-8 does not have.
-    words = {"message": message, "hint": hint}
-    content = {"error": {"code": code, **{k: v.encode(errors="replace").decode() for k, v in words.items()}}}
+    content = {"error": {"code": code, "message": message, "hint": hint}}
     return JSONResponse(content, status_code=status, headers=headers)
 
 
