@@ -32,7 +32,7 @@ BODIES = [
     b'{"reason": 5}', b'{"reason": "\\u0000"}', b'{"reason": "\\ud800"}', b'{"reason": "x"}',
     b'{"params": 5}', b'{"params": {"rate": 1e999}}', b'{"params": {"\\ud800": 1}}',
     b'{"params": {"rate": 999999999999999999999999999999}}',
-    b'{"mode": "\\u0000"}', b'{"mode": "advise"}',
+    b'{"\\ud800": 1}', b'{"mode": "\\u0000"}', b'{"mode": "advise"}',
     b'[{"at": "x"}]', b'[{"at": "\\ud800"}]', b'[{"a\\u0000": 1}]', b"[[1]]",
     b'[{"a": 1}, {"a": {"b": [1]}}]',
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from trimtab.errors import TrimtabError, UnauthorizedError
+from trimtab.errors import InvalidInputError, TrimtabError, UnauthorizedError
 from trimtab.server.mlflow.errors import answer_mlflow_error, is_mlflow
 
 
@@ -40,7 +40,8 @@ def install_error_handlers(app: FastAPI) -> None:
     def on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return answer_error(422, "invalid_input", f"The request cannot be used: {place}: {first['msg']}.")
+        refused = InvalidInputError(f"The request cannot be used: {place}: {first['msg']}.")
+        return answer_error(refused.http_status, refused.code, refused.message)
 
     @app.exception_handler(Exception)
     def on_bug(request: Request, error: Exception) -> JSONResponse:
