@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from sqlalchemy import func, insert, select
 from tests.loop.scene import DAY, NAME, START, Scene, declared
 
 import trimtab as tt
+from trimtab.loop.caches import tidy_caches
+from trimtab.loop.records import get_applied
 from trimtab.loop.retention import forget
 from trimtab.monitoring.alerts import Alerts
 from trimtab.monitoring.outcomes import Outcomes, PredictionRecord, record_predictions
 from trimtab.monitoring.schema import findings_table
 from trimtab.pipelines.jobs import enqueue
 from trimtab.pipelines.schema import jobs_table
+from trimtab.serving.endpoints import Endpoints
 from trimtab.serving.schema import log_segments_table
 from trimtab.store.database import Transaction
 from trimtab.store.schema import instances_table
@@ -96,4 +100,36 @@ def test_what_is_over_and_done_goes_once_a_day(tmp_path: Path) -> None:
     assert "loop.ingest done" not in keys
     assert f"cycle:{NAME}-1:train" in keys
     assert "dead" not in instances
+    scene.close()
+
+
+def test_the_cache_lets_go_of_what_nothing_points_at_any_more(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.bootstrap()
+    cache = scene.workspace.cache
+    route = Endpoints(scene.workspace).route(NAME)
+    assert route is not None
+    used, unused = route.primary.digest.removeprefix("b3:"), "0" * 64
+    with scene.workspace.read() as connection:
+        code = get_applied(connection, NAME, 1).project.removeprefix("b3:")
+    old = [
+        *(cache / "models" / name for name in (used, f"b3-{used}", unused, f"b3-{unused}", ".fetch-x")),
+        *(cache / "projects" / name for name in (code, unused)),
+        *(cache / name for name in ("run-x", "worker-x", "snapshot-x", "other")),
+    ]
+    young = [cache / "models" / ("1" * 64), cache / "run-y"]
+    for folder in (*old, *young):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "file").touch()
+    for folder in old:
+        os.utime(folder, (0, 0))
+    scene.wait(days=1)
+    scene.settle()
+    left = {path.relative_to(cache) for path in (*old, *young) if path.exists()}
+    assert left == {
+        *(Path("models") / name for name in (used, f"b3-{used}", "1" * 64)),
+        *(Path("projects") / code, Path("other"), Path("run-y")),
+    }
+    assert tidy_caches(scene.workspace) == 0
+    assert not list(cache.rglob(".gone-*"))
     scene.close()

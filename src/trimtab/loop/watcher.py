@@ -13,6 +13,7 @@ import msgspec
 
 from trimtab.data.versions import DatasetVersion, newest_version
 from trimtab.loop.budget import refusal
+from trimtab.loop.caches import tidy_caches
 from trimtab.loop.champions import Champion, champion_since
 from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.cycles import create_cycle, last_given, list_cycles, spent
@@ -160,16 +161,20 @@ class Watcher:
             if done.status == "done":
                 findings += msgspec.convert(done.answer, WatchAnswer).findings
 
+        new_day = moment.date() != loop.watched_at.date()
+
         def work(tx: Transaction) -> None:
             self._fence(tx)
             mark_watched(tx, loop, moment)
             record_findings(tx, loop.name, moment, findings)
-            if moment.date() != loop.watched_at.date():
+            if new_day:
                 forget(tx, self._workspace, moment)
             if not loop.paused:
                 self._decide(tx, loop, applied, champion, moment, findings)
 
         self._workspace.write(work)
+        if new_day:
+            tidy_caches(self._workspace)
         return True
 
     def _order(self, request: WatchOrder, key: str) -> None:
