@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,12 @@ def test_a_module_that_fails_is_told_with_its_line(
 def test_what_is_no_snapshot_is_refused(workspace: Workspace) -> None:
     with pytest.raises(InvalidInputError, match="not the digest"):
         checkout(workspace, "../../etc")
+
+
+def test_a_folder_that_is_no_package_pushes_nobodys_modules_out(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_mine.py").write_text("")
+    (tmp_path / "loop.py").write_text("loop = 1\n")
+    before = {name for name in sys.modules if name.split(".")[0] == "tests"}
+    assert import_project_object(tmp_path, "loop:loop") == 1
+    assert before <= set(sys.modules)

@@ -127,7 +127,7 @@ def _forget_namesakes(root: Path, paths: list[str]) -> None:
         entry.stem if entry.suffix == ".py" else entry.name
         for path in paths
         for entry in Path(path).iterdir()
-        if entry.suffix == ".py" or (entry.is_dir() and "." not in entry.name)
+        if entry.suffix == ".py" or (entry / "__init__.py").is_file()
     }
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] not in names:
