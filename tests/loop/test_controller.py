@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.loop.scene import DAY, NAME, START, Scene, declared, fit, rentals
 
@@ -172,6 +173,29 @@ def test_a_challenger_that_no_gateway_can_load_is_rolled_back(
     route = Endpoints(scene.workspace).route(NAME)
     assert route is not None
     assert [arm.version for arm in route.arms] == [1]
+
+
+def own_metric(labels: np.ndarray, predictions: np.ndarray) -> float:
+    raise ZeroDivisionError
+
+
+def test_a_users_metric_that_fails_stops_neither_a_rollout_nor_a_monitor_in_silence(tmp_path: Path) -> None:
+    watched = [tt.Performance(own_metric, max=1.0, days=3)]
+    scene = Scene(tmp_path, declared(metric=own_metric, monitors=watched, triggers=[]))
+    scene.bootstrap()
+    scene.loops.trigger(NAME)
+    scene.live(4)
+    assert scene.state == "shadow"
+    scene.live(6)
+    assert scene.state == "rolled_back"
+    ended = scene.loops.cycles(NAME, limit=1)[0]
+    reason = scene.loops.why(NAME, ended.number).moves[-1].reason
+    assert reason == "it could not be measured: nobody does this here"
+    found = {alert.name: alert for alert in Alerts(scene.workspace).alerts(NAME)}
+    assert "could not be measured: nobody does this here" in found["trouble"].reason
+    assert found["evaluation"].status == "open"
+    assert "nobody does this here" in found["evaluation"].reason
+    scene.close()
 
 
 def test_a_paused_loop_does_nothing_but_watch(scene: Scene) -> None:

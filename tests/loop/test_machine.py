@@ -117,6 +117,14 @@ def test_a_challenger_that_cannot_be_served_is_rolled_back_without_a_measure() -
     assert (move.to, move.reason) == (State.ROLLED_BACK, "it cannot be served: gateway-1: no such file")
 
 
+def test_a_rollout_that_cannot_be_measured_ends_with_its_time() -> None:
+    current = cycle(State.SHADOW)
+    assert step(current, facts(unmeasured="KeyError: 'x'")) is None
+    move = next_step(current, facts(unmeasured="KeyError: 'x'", at=START + PLAN.max_duration))
+    assert move is not None
+    assert (move.to, move.reason) == (State.ROLLED_BACK, "it could not be measured: KeyError: 'x'")
+
+
 def test_a_cycle_whose_champion_changed_under_it_is_superseded() -> None:
     for state in set(State) - FINAL:
         assert step(cycle(state), facts(champion=2)) == State.SUPERSEDED

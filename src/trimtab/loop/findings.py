@@ -15,9 +15,12 @@ from trimtab.loop.machine import Move
 from trimtab.loop.schema import cycles_table
 from trimtab.monitoring.alerts import raise_alert, record_finding
 from trimtab.monitoring.evaluation import Subject, evaluate
-from trimtab.monitoring.monitors import Finding, runs_user_code
+from trimtab.monitoring.monitors import Finding, Number, Status, runs_user_code
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
+
+EVALUATION = "evaluation"
+"""The name under which it is kept that monitors with code of the user's could be evaluated, or not."""
 
 TOLD = {
     State.PROPOSED: "approval",
@@ -61,6 +64,19 @@ def tell(tx: Transaction, cycle: Cycle, move: Move) -> None:
     if name is not None:
         numbers = {"cycle": cycle.id, "state": move.to.value, "candidate": cycle.candidate}
         raise_alert(tx, cycle.loop, name, reason=f"cycle {cycle.id}: {move.reason}", numbers=numbers)
+
+
+def tell_trouble(tx: Transaction, cycle: Cycle, words: str) -> None:
+    """Raise an alert about what keeps a cycle from going on."""
+    raise_alert(tx, cycle.loop, "trouble", reason=f"cycle {cycle.id}: {words}", numbers={"cycle": cycle.id})
+
+
+def unevaluated(failure: str) -> Finding:
+    """The finding that stands for monitors that could not be evaluated, so that they fall silent aloud; for
+    no failure, that they were."""
+    status: Status = "alert" if failure else "ok"
+    numbers: dict[str, Number] = {"failure": failure} if failure else {}
+    return Finding(monitor=EVALUATION, kind=EVALUATION, status=status, numbers=numbers)
 
 
 def _trained_on(connection: Connection, loop: str, version: int) -> str:

@@ -40,7 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a controller knows when it looks at a cycle. `measure` is given when a look at the rollout is
     due, else None; `same_gates`: the model is still held to the gates that the cycle was
     declared with; `sources` is the polling of the dataset's sources that precedes training; `unservable` says
-    why gateways cannot serve the challenger, where they have tried for a while."""
+    why gateways cannot serve the challenger, where they have tried for a while, `unmeasured` why a look that
+    was due could not be taken."""
 
     at: datetime
     mode: Mode
@@ -53,6 +54,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     gating: Gated = Gated(status="absent")
     measure: Measure | None = None
     unservable: str = ""
+    unmeasured: str = ""
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +144,8 @@ def _rollout_or_promotion(cycle: Cycle, facts: Facts, reason: str) -> Move:
 def _rollout(cycle: Cycle, facts: Facts) -> Move | None:
     if facts.unservable:
         return Move(to=State.ROLLED_BACK, reason=f"it cannot be served: {facts.unservable}")
+    if facts.unmeasured and _over(cycle, facts):
+        return Move(to=State.ROLLED_BACK, reason=f"it could not be measured: {facts.unmeasured}")
     if facts.measure is None or cycle.rollout_started is None:
         return None
     standing = Standing(
@@ -158,6 +162,11 @@ def _rollout(cycle: Cycle, facts: Facts) -> Move | None:
         case "advance":
             to = State(facts.plan.stages[decision.stage].state)
             return Move(to=to, reason=decision.reason, evidence=facts.measure, stage=decision.stage)
+
+
+def _over(cycle: Cycle, facts: Facts) -> bool:
+    """Whether the rollout has used up its time."""
+    return cycle.rollout_started is not None and facts.at - cycle.rollout_started >= facts.plan.max_duration
 
 
 def _version(number: int | None) -> str:

@@ -19,7 +19,7 @@ from trimtab.loop.champions import Champion, policy_of_model
 from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.cycles import amend_cycle, move_cycle
 from trimtab.loop.declaration import Declaration
-from trimtab.loop.findings import tell
+from trimtab.loop.findings import tell, tell_trouble
 from trimtab.loop.intake import data_time, due_looks, held_out_share
 from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.lockstep import gateway_failures, gateway_generations
@@ -36,7 +36,7 @@ from trimtab.loop.orders import (
     TrainOrder,
 )
 from trimtab.loop.records import Applied, LoopRecord
-from trimtab.loop.rollout import Measure, Plan
+from trimtab.loop.rollout import Plan
 from trimtab.loop.routing import Routing
 from trimtab.models.aliases import CHAMPION
 from trimtab.models.gates import policy_of
@@ -93,8 +93,8 @@ class Pilot:
         if move is not None:
             self._take(turn, move)
             return True
-        if turn.facts.measure is not None:
-            self._note_look(turn, turn.facts.measure)
+        if turn.facts.measure is not None or turn.facts.unmeasured:
+            self._note_look(turn)
             return True
         return False
 
@@ -194,19 +194,23 @@ class Pilot:
         if cycle.state.rolling_out and cycle.stage_since is None:
             facts = _with(facts, unservable=self._unservable(cycle, declared.endpoint))
         if cycle.state.rolling_out and self._look_due(cycle):
-            facts = _with(facts, measure=self._measure(cycle, applied))
+            facts = self._measured(facts, cycle, applied)
         return Turn(cycle, loop, applied, champion, facts, trained, gates)
 
-    def _measure(self, cycle: Cycle, applied: Applied) -> Measure | None:
+    def _measured(self, facts: Facts, cycle: Cycle, applied: Applied) -> Facts:
+        """The facts with what the look that is due finds, as soon as it is known."""
         assert cycle.look_at is not None
         if not needs_user_code(applied.declaration):
-            return measure_cycle(self._workspace, applied.declaration, cycle, cycle.look_at)
+            found = measure_cycle(self._workspace, applied.declaration, cycle, cycle.look_at)
+            return _with(facts, measure=found)
         with self._workspace.read() as connection:
-            answer = _answer(standing(connection, _look_key(cycle)), MeasureAnswer)
-        return None if answer is None else answer.measure
+            done = standing(connection, _look_key(cycle))
+        answer = _answer(done, MeasureAnswer)
+        return _with(facts, measure=None if answer is None else answer.measure, unmeasured=done.failure)
 
-    def _note_look(self, turn: Turn, measure: Measure) -> None:
-        """Nothing speaks for a change yet: keep what was measured, and say when to look again."""
+    def _note_look(self, turn: Turn) -> None:
+        """Nothing speaks for a change yet: keep what was measured, or tell why nothing could be, and say when
+        to look again."""
         cycle, plan = turn.cycle, turn.plan
         assert cycle.rollout_started is not None
         ends = None if cycle.stage_since is None else cycle.stage_since + plan.stages[cycle.stage].dwell
@@ -217,7 +221,16 @@ class Pilot:
             ends=ends,
             wait=turn.applied.declaration.label_wait,
         )
-        self._amend(cycle, look_at=look_at, measure=measure)
+        measure, failure = turn.facts.measure, turn.facts.unmeasured
+
+        def work(tx: Transaction) -> None:
+            self._fence(tx)
+            changes = {"look_at": look_at} if measure is None else {"look_at": look_at, "measure": measure}
+            amend_cycle(tx, cycle, **changes)
+            if failure:
+                tell_trouble(tx, cycle, f"its challenger could not be measured: {failure}")
+
+        self._workspace.write(work)
 
     # -- what an arrow does -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from trimtab.loop.champions import Champion, champion_since
 from trimtab.loop.cycle import Cycle, State
 from trimtab.loop.cycles import create_cycle, last_given, list_cycles, spent
 from trimtab.loop.declaration import Declaration
-from trimtab.loop.findings import evaluate_monitors, record_findings, tell
+from trimtab.loop.findings import evaluate_monitors, record_findings, tell, unevaluated
 from trimtab.loop.intake import due_looks
 from trimtab.loop.job_queue import Standing, order, standing
 from trimtab.loop.machine import Move
@@ -160,6 +160,7 @@ class Watcher:
                 return False
             if done.status == "done":
                 findings += msgspec.convert(done.answer, WatchAnswer).findings
+            findings += (unevaluated(done.failure),)
 
         new_day = moment.date() != loop.watched_at.date()
 
