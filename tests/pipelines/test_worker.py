@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.pipelines.conftest import Write
+from tests.processes import alive
 
 from trimtab.pipelines.jobs import Job, Jobs
 from trimtab.pipelines.project import snapshot
@@ -129,7 +130,7 @@ def test_the_job_of_a_worker_that_died_is_done_by_another(
     start()
     found = ended(workspace, job)
     assert (found.state, found.result, found.attempts) == ("finished", "done", 2)
-    assert child is None or not child.is_running()
+    assert child is None or not alive(child)
 
 
 def test_sigterm_ends_a_worker_and_gives_its_job_back(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.processes import alive
 
 from trimtab.errors import RefusedError
 from trimtab.server.supervisor import ROLES, Address, RoleProcess, answers
@@ -86,7 +87,7 @@ def test_all_roles_come_up_and_sigterm_ends_them_cleanly(up: Up) -> None:
     assert all(up.role(name) is not None for name in ROLES)
     up.process.terminate()
     assert up.process.wait(PATIENCE) == 0
-    assert eventually(lambda: not any(process.is_running() for process in below))
+    assert eventually(lambda: not any(map(alive, below)))
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -105,7 +106,7 @@ def test_the_roles_end_when_the_supervisor_is_killed(up: Up) -> None:
     below = psutil.Process(up.process.pid).children(recursive=True)
     assert len(below) >= len(ROLES)
     up.process.kill()
-    assert eventually(lambda: not any(process.is_running() for process in below))
+    assert eventually(lambda: not any(map(alive, below)))
 
 
 def test_a_second_supervisor_on_one_folder_is_refused(up: Up, project: Path) -> None:

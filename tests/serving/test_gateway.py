@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 from sqlalchemy import select
+from tests.processes import alive
 from tests.serving.conftest import ENDPOINT, Served
 from tests.serving.running_gateway import RunningGateway, until
 from tests.serving.tiny_models import ROW, version_of
@@ -161,7 +162,7 @@ def test_workers_end_when_their_gateway_is_killed_alone(served: Served) -> None:
         children = [*running.children("worker"), *running.children("shipper")]
         assert len(children) == 2
         running.process.kill()
-        until(lambda: not any(child.is_running() for child in children))
+        until(lambda: not any(map(alive, children)))
 
 
 def test_a_gateway_serves_logs_and_restarts_with_everything_else_dead_and_ships_once_afterwards(
