@@ -77,8 +77,11 @@ def test_a_person_gives_orders(trimtab: Trimtab, project: Path, scene: Scene) ->
     assert trimtab("loop", "approve", *at, "--json").json["approved_by"]
     scene.settle()
     assert scene.state == "shadow"
+    trimtab("loop", "cancel", *at).failed(4, "is out already", "trimtab loop rollback bikes")
     ended = trimtab("loop", "rollback", *at, "--reason", "it smells")
     assert "Cycle 2 is rolled back. The champion is version 1." in ended.out
+    trimtab("loop", "trigger", *at)
+    assert trimtab("loop", "cancel", *at, "--reason", "enough", "--json").json["state"] == "superseded"
 
 
 @pytest.mark.parametrize(

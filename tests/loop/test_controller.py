@@ -13,6 +13,8 @@ from trimtab.data.datasets import Datasets
 from trimtab.errors import ConflictError, RefusedError
 from trimtab.loop.controller import Controller
 from trimtab.loop.cycle import State
+from trimtab.loop.job_queue import standing
+from trimtab.models.policy import Override
 from trimtab.models.registry import Registry
 from trimtab.monitoring.alerts import Alerts
 from trimtab.serving.endpoints import Endpoints
@@ -196,6 +198,50 @@ def test_a_users_metric_that_fails_stops_neither_a_rollout_nor_a_monitor_in_sile
     assert found["evaluation"].status == "open"
     assert "nobody does this here" in found["evaluation"].reason
     scene.close()
+
+
+def test_a_person_ends_a_cycle_that_trains_for_ever(scene: Scene) -> None:
+    while scene.controller.reconcile():
+        pass
+    job = scene.jobs.claim("worker-1", ["loop.train"])
+    assert job is not None
+    assert scene.state == "training"
+    ended = scene.loops.cancel(NAME, reason="it hangs")
+    assert (ended.state, scene.loops.why(NAME).moves[-1].reason) == (State.SUPERSEDED, "cancelled: it hangs")
+    assert scene.jobs.heartbeat(job).cancel_requested
+    assert scene.champion is None
+    with pytest.raises(ConflictError, match="No cycle"):
+        scene.loops.cancel(NAME)
+    scene.loops.trigger(NAME)
+    scene.settle()
+    assert scene.champion == 1
+
+
+def test_a_challenger_that_is_out_is_taken_back_and_not_cancelled(scene: Scene) -> None:
+    scene.bootstrap()
+    scene.loops.trigger(NAME)
+    scene.settle()
+    with pytest.raises(ConflictError, match="trimtab loop rollback"):
+        scene.loops.cancel(NAME)
+    assert scene.state == "shadow"
+
+
+def test_a_cycle_that_is_superseded_leaves_no_work_behind(scene: Scene) -> None:
+    scene.bootstrap()
+    scene.loops.trigger(NAME)
+    while scene.controller.reconcile():
+        pass
+    scene.workspace.write(
+        lambda tx: Registry(scene.workspace).delete_alias(
+            tx, NAME, "champion", reason="by hand", override=Override("ada", "it has to go")
+        )
+    )
+    while scene.controller.reconcile():
+        pass
+    states = {cycle.number: cycle.state.value for cycle in scene.loops.cycles(NAME)}
+    assert states[2] == "superseded"
+    with scene.workspace.read() as connection:
+        assert standing(connection, f"cycle:{NAME}-2:train").failure == "it was cancelled"
 
 
 def test_a_paused_loop_does_nothing_but_watch(scene: Scene) -> None:

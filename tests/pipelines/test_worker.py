@@ -69,14 +69,16 @@ def start(workspace: Workspace, write: Write) -> Iterator[Start]:
     started = []
 
     def worker(
-        lease: float = 20.0, preload: tuple[str, ...] = ("trimtab.pipelines.pipeline_job",)
+        lease: float = 20.0,
+        preload: tuple[str, ...] = ("trimtab.pipelines.pipeline_job",),
+        limits: dict[str, float] | None = None,
     ) -> subprocess.Popen[bytes]:
         code = (
             "from pathlib import Path; from trimtab.workspace import Workspace; "
             "from trimtab.pipelines.worker import PIPELINE_HANDLERS, Worker; "
             f"ws = Workspace.open(Path({str(workspace.project)!r})); "
             f"handlers = {{**PIPELINE_HANDLERS, **{NAMES!r}}}; "
-            f"Worker(ws, handlers, preload={preload!r}, lease_seconds={lease}).run(); "
+            f"Worker(ws, handlers, preload={preload!r}, lease_seconds={lease}, limits={limits!r}).run(); "
             "ws.close()"
         )
         environment = {**os.environ, "PYTHONPATH": str(workspace.project)}
@@ -103,6 +105,19 @@ def test_a_handlers_error_is_the_jobs_error(workspace: Workspace, start: Start) 
     assert (found.state, found.attempts) == ("failed", 1)
     assert found.error is not None
     assert (found.error.code, found.error.message) == ("invalid_input", "This cannot be used. Use another.")
+
+
+def test_a_job_that_takes_too_long_is_ended_and_says_so(workspace: Workspace, start: Start) -> None:
+    process = start(limits={"hang_once": 0.5})
+    jobs = Jobs(workspace)
+    mark = workspace.project / "mark"
+    late = ended(workspace, jobs.enqueue("hang_once", {"mark": str(mark)}, dedupe_key="x"))
+    assert (late.state, late.attempts) == ("failed", 1)
+    assert late.error is not None
+    assert late.error.code == "timeout"
+    assert "longer than 0.5 seconds" in late.error.message
+    after = ended(workspace, jobs.enqueue("double", {"n": 1}, dedupe_key="y"))
+    assert (after.state, process.poll()) == ("finished", None)
 
 
 def test_a_job_that_kills_its_process_does_not_kill_the_worker(workspace: Workspace, start: Start) -> None:

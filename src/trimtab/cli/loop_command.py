@@ -151,6 +151,14 @@ def approve(name: Name, project: Project = HERE, reason: Reason = "", as_json: A
 
 
 @app.command()
+def cancel(name: Name, project: Project = HERE, reason: Reason = "", as_json: AsJson = False) -> None:
+    """End the cycle under way before its challenger is out, and the work for it; the champion stays."""
+    with open_workspace(project) as workspace:
+        cycle = Loops(workspace).cancel(name, reason=reason)
+    _show_cycle(cycle, as_json)
+
+
+@app.command()
 def pause(name: Name, project: Project = HERE, reason: Reason = "") -> None:
     """Let a loop only watch; a rollout stays where it is."""
     with open_workspace(project) as workspace:

@@ -109,7 +109,7 @@ def create_cycle(
     if standing is not None:
         raise ConflictError(
             f"The cycle '{standing.id}' of the loop '{loop}' is not finished: it is {standing.state.value}.",
-            hint=f"Wait for it, or end it with: trimtab loop rollback {loop}",
+            hint=f"Wait for it, or end it with: trimtab loop cancel {loop}",
         )
     number = 1 + (
         tx.execute(select(func.max(cycles_table.c.number)).where(cycles_table.c.loop == loop)).scalar() or 0

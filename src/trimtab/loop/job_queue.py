@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from trimtab.loop.orders import KINDS, Order
-from trimtab.pipelines.jobs import JobError, enqueue
+from trimtab.pipelines.jobs import JobError, cancel, enqueue
 from trimtab.pipelines.schema import jobs_table as jobs
 from trimtab.store.database import Transaction
 
@@ -51,6 +51,19 @@ def standing(connection: Connection, key: str) -> Standing:
         error = None if row.error is None else msgspec.convert(row.error, JobError)
         failure = "it was cancelled" if error is None else error.message
     return Standing(status=_STATUS[row.state], since=row.created_at, answer=row.result, failure=failure)
+
+
+def cycle_key(cycle: str, what: str) -> str:
+    """The key of the order of a cycle, by the cycle's id: to "ingest", "train" or "gates"."""
+    return f"cycle:{cycle}:{what}"
+
+
+def withdraw(tx: Transaction, cycle: str) -> None:
+    """Stop what is still done or waits to be done for a cycle that is over."""
+    keys = [cycle_key(cycle, what) for what in ("ingest", "train", "gates")]
+    query = select(jobs.c.id).where(jobs.c.dedupe_key.in_(keys), jobs.c.ended_at.is_(None))
+    for job in tx.execute(query).scalars().all():
+        cancel(tx, job)
 
 
 def unfinished_jobs(connection: Connection) -> list[str]:

@@ -24,6 +24,7 @@ from trimtab.loop.cycles import (
     moves_of,
 )
 from trimtab.loop.declaration import Declaration, Loop
+from trimtab.loop.job_queue import withdraw
 from trimtab.loop.machine import Mode, Move
 from trimtab.loop.records import (
     Applied,
@@ -230,7 +231,30 @@ class Loops:
             tx.journal("loop.rolled_back", "loop", name, reason=words, details={"champion": champion})
             if cycle is None:
                 return None
+            withdraw(tx, cycle.id)
             return move_cycle(tx, cycle, Move(to=State.SUPERSEDED, reason=f"rolled back: {words}"))
+
+        return self._workspace.write(work)
+
+    def cancel(self, name: str, *, reason: str = "") -> Cycle:
+        """End the cycle that is under way before it lets anything onto the endpoint, and what workers do for
+        it; the champion stays. Raises ConflictError if there is none, or if its challenger is out already."""
+
+        def work(tx: Transaction) -> Cycle:
+            get_loop(tx.connection, name)
+            cycle = active_cycle(tx.connection, name)
+            if cycle is None:
+                raise ConflictError(
+                    f"No cycle of the loop '{name}' is under way.", hint=f"See: trimtab loop show {name}"
+                )
+            if cycle.state.rolling_out:
+                raise ConflictError(
+                    f"The challenger of cycle '{cycle.id}' is out already: it is in {cycle.state.value}.",
+                    hint=f"Take it back with: trimtab loop rollback {name}",
+                )
+            withdraw(tx, cycle.id)
+            words = reason or f"asked for by {tx.actor}"
+            return move_cycle(tx, cycle, Move(to=State.SUPERSEDED, reason=f"cancelled: {words}"))
 
         return self._workspace.write(work)
 

@@ -126,3 +126,14 @@ HANDLERS = {
     "loop.measure": "trimtab.loop.jobs:measure",
 }
 """Which function of a worker does which kind of order."""
+
+HOUR = 3600.0
+LIMITS = {
+    "loop.ingest": HOUR,
+    "loop.labels": HOUR,
+    "loop.gates": HOUR,
+    "loop.watch": HOUR,
+    "loop.measure": HOUR,
+}
+"""Seconds after which an order that should take moments is given up: a user's metric may never come back.
+Training may take its time; its steps have time limits of their own."""

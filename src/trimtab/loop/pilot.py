@@ -21,7 +21,7 @@ from trimtab.loop.cycles import amend_cycle, move_cycle
 from trimtab.loop.declaration import Declaration
 from trimtab.loop.findings import tell, tell_trouble
 from trimtab.loop.intake import data_time, due_looks, held_out_share
-from trimtab.loop.job_queue import Standing, order, standing
+from trimtab.loop.job_queue import Standing, cycle_key, order, standing, withdraw
 from trimtab.loop.lockstep import gateway_failures, gateway_generations
 from trimtab.loop.machine import Facts, Gated, JobFacts, Move, Trained, next_step
 from trimtab.loop.measure import measure_cycle, needs_user_code, next_look
@@ -104,7 +104,7 @@ class Pilot:
         """Order or note what a look at this cycle waits for; False if that was done before."""
         declared = applied.declaration
         if cycle.state is State.TRIGGERED and self._has_sources(declared):
-            return self._order_once(_key(cycle, "ingest"), IngestOrder(dataset=declared.dataset))
+            return self._order_once(cycle_key(cycle.id, "ingest"), IngestOrder(dataset=declared.dataset))
         if not cycle.state.rolling_out:
             return False
         if cycle.stage_since is None and self._served(cycle, declared.endpoint):
@@ -182,13 +182,13 @@ class Pilot:
                 plan=declared.rollout.plan,
             )
             if cycle.state is State.TRIGGERED and due_looks(connection, [declared.dataset]):
-                facts = _with(facts, sources=_job_facts(standing(connection, _key(cycle, "ingest"))))
+                facts = _with(facts, sources=_job_facts(standing(connection, cycle_key(cycle.id, "ingest"))))
             if cycle.state in (State.TRAINING, State.GATING):
-                done = standing(connection, _key(cycle, "train"))
+                done = standing(connection, cycle_key(cycle.id, "train"))
                 trained = _answer(done, TrainAnswer)
                 facts = _with(facts, training=_trained(done, trained))
             if cycle.state is State.GATING:
-                done = standing(connection, _key(cycle, "gates"))
+                done = standing(connection, cycle_key(cycle.id, "gates"))
                 gates = _answer(done, GatesAnswer)
                 facts = _with(facts, gating=_gated(done, gates))
         if cycle.state.rolling_out and cycle.stage_since is None:
@@ -254,6 +254,8 @@ class Pilot:
                     self._take_back(tx, turn, move)
                 case _:
                     pass
+            if move.to is State.SUPERSEDED:
+                withdraw(tx, turn.cycle.id)
             tell(tx, move_cycle(tx, turn.cycle, move, **changes), move)
 
         self._workspace.write(work)
@@ -275,7 +277,7 @@ class Pilot:
             as_of=declared.holdout.bounds(as_of)[0] or as_of,
             held_out=held_out_share(declared.holdout),
         )
-        order(tx, request, key=_key(turn.cycle, "train"))
+        order(tx, request, key=cycle_key(turn.cycle.id, "train"))
         return {"datasets": versions, "rows": pins[declared.dataset].rows, "as_of": as_of}
 
     def _order_gates(self, tx: Transaction, turn: Turn) -> dict[str, object]:
@@ -296,7 +298,7 @@ class Pilot:
             part=declared.holdout.part,
             project=turn.applied.project,
         )
-        order(tx, request, key=_key(cycle, "gates"))
+        order(tx, request, key=cycle_key(cycle.id, "gates"))
         return {"run_id": trained.run_id, "digest": trained.digest, "profile": trained.profile}
 
     def _settle_gates(self, tx: Transaction, turn: Turn) -> dict[str, object]:
@@ -353,10 +355,6 @@ class Pilot:
             assert cycle.candidate is not None
             self._registry.reject_version(tx, declared.model, cycle.candidate, reason=reason)
         self._routing.settle(tx, declared, cycle, reason=reason)
-
-
-def _key(cycle: Cycle, what: str) -> str:
-    return f"cycle:{cycle.id}:{what}"
 
 
 def _look_key(cycle: Cycle) -> str:

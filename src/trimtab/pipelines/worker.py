@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -98,13 +99,16 @@ class _Claimed:
     cancelled: bool = False
     lost: bool = False
     kill_at: float | None = None
+    late: float = 0.0
+    started: float = field(default_factory=time.monotonic)
 
 
 class Worker:
     """Runs jobs of the kinds that it has handlers for ("module:function", called with the workspace, the
     spec as builtins, and a RunningJob; what it returns becomes the job's result).
 
-    `slots` jobs run at a time; one for each core that the settings allow, if None.
+    `slots` jobs run at a time; one for each core that the settings allow, if None. `limits` are the seconds
+    after which a job of a kind has failed; a kind that is not in it has no limit.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Worker:
         preload: Sequence[str] = PRELOAD,
         slots: int | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         self.id = f"worker-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._ws = workspace.acting_as(self.id)
@@ -123,6 +128,7 @@ class Worker:
         self._preload = preload
         self._slots = slots or workspace.settings.cpu
         self._lease = lease_seconds
+        self._limits = dict(limits or {})
         self._address = Address.of(self._ws)
         self._running: dict[Child, _Claimed] = {}
         self._stop = False
@@ -186,7 +192,10 @@ class Worker:
         """Keep the claims, stop cancelled jobs, and tell the others that this worker lives."""
         now = time.monotonic()
         for child, found in self._running.items():
-            if found.kill_at is not None and now > found.kill_at:
+            limit = self._limits.get(found.job.kind, math.inf)
+            if now - found.started > limit:
+                found.late, found.kill_at = limit, found.kill_at or now
+            if found.kill_at is not None and now >= found.kill_at:
                 pool.kill(child)
             if now - found.renewed < self._lease / 4 or found.lost:
                 continue
@@ -215,6 +224,9 @@ class Worker:
                 _log.warning("job %s was taken over by another worker", found.job.id)
             elif found.reply is None and found.cancelled:
                 self._jobs.cancelled(found.job)
+            elif found.reply is None and found.late:
+                words = f"It took longer than {found.late:g} seconds, and was ended. {_end_of(child.log)}"
+                self._jobs.fail(found.job, JobError("timeout", words.strip()))
             elif isinstance(found.reply, Done):
                 self._jobs.finish(found.job, found.reply.result)
             elif isinstance(found.reply, Broken):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trimtab.loop.orders import HANDLERS
+from trimtab.loop.orders import HANDLERS, LIMITS
 from trimtab.pipelines.worker import PIPELINE_HANDLERS, PRELOAD, Worker
 from trimtab.workspace import Workspace
 
@@ -20,4 +20,5 @@ MODELS = (
 def run_worker(project: Path) -> None:
     """Work on the jobs of a project's workspace until SIGTERM."""
     with Workspace.open(project, actor="worker") as workspace:
-        Worker(workspace, {**PIPELINE_HANDLERS, **HANDLERS}, preload=(*PRELOAD, *MODELS)).run()
+        handlers = {**PIPELINE_HANDLERS, **HANDLERS}
+        Worker(workspace, handlers, preload=(*PRELOAD, *MODELS), limits=LIMITS).run()

@@ -88,6 +88,12 @@ def approve(name: str, order: Order, workspace: Caller) -> dict[str, Any]:
     return _object(Loops(workspace).approve(name, reason=order.reason))
 
 
+@router.post("/{name}/cancel")
+def cancel(name: str, order: Order, workspace: Caller) -> dict[str, Any]:
+    """End the cycle under way before its challenger is out."""
+    return _object(Loops(workspace).cancel(name, reason=order.reason))
+
+
 @router.post("/{name}/pause")
 def pause(name: str, order: Order, workspace: Caller) -> dict[str, Any]:
     """Let the loop only watch."""
