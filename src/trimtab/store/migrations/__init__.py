@@ -13,10 +13,10 @@ from sqlalchemy import Connection, inspect, text
 from trimtab.errors import WorkspaceVersionError
 from trimtab.store.database import Database, translated
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The revision that this Trimtab works with; the last file in `versions/`."""
 
-KNOWN = {"0001", "0002"}
+KNOWN = {"0001", "0002", "0003"}
 
 
 def revision(connection: Connection) -> str | None:
