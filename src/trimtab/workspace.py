@@ -23,9 +23,10 @@ from trimtab.config import FILE_NAME, STATE_FOLDER, Settings, load_settings
 from trimtab.errors import ConflictError, NotFoundError
 from trimtab.store import migrations
 from trimtab.store.blobs import Blobs, open_blobs
-from trimtab.store.database import Database, Transaction, open_database
+from trimtab.store.database import Database, Transaction
 from trimtab.store.instances import Instances
 from trimtab.store.leases import Leases
+from trimtab.store.opening import open_database
 from trimtab.store.replay import StoreClock
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Workspace:
             stack.callback(self.database.close)
             migrations.upgrade(self.database)
             store_clock.bind(self.database)
-            self.blobs = open_blobs(settings.blobs or str(self.root / "blobs"))
+            self.blobs = open_blobs(settings.blobs or str(self.root / "blobs"), self.root / "drafts")
             self.leases = Leases(self.database)
             self.instances = Instances(self.database)
             self._closing = stack.pop_all()

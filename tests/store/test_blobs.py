@@ -1,6 +1,11 @@
 """The blob stores that come with Trimtab pass the suite."""
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -30,9 +35,42 @@ class TestFolderBlobs(BlobsConformance):
 
 class TestMemoryBlobs(BlobsConformance):
     def open_blobs(self, folder: Path) -> Blobs:
-        return open_blobs("memory://")
+        return open_blobs("memory://", folder / "drafts")
 
 
 def test_an_address_that_no_store_answers_to_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="carrier-pigeon"):
         open_blobs("carrier-pigeon://coop")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace on this machine")
+def test_a_put_is_synced_before_it_returns(tmp_path: Path) -> None:
+    script = (
+        "import sys; from trimtab.store.blobs import open_blobs; blobs = open_blobs(sys.argv[1]);"
+        "print(blobs.put(b'durable'))"
+    )
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,rename,renameat,renameat2,write,openat"
+    command = [sys.executable, "-c", script, str(tmp_path / "s")]
+    done = subprocess.run(
+        ["strace", "-f", "-y", "-e", calls, "-o", str(trace), *command],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name = done.stdout.strip().removeprefix("b3:")
+    signs = {
+        "file synced": r"fsync\(.*/draft-",
+        "renamed": r"rename.*/draft-",
+        "folder synced": rf"fsync\(.*/b3/{name[:2]}>",
+        "told": rf"write\(1.*{name[:8]}",
+    }
+    seen = [step for line in trace.read_text().splitlines() for step in signs if re.search(signs[step], line)]
+    assert seen == list(signs)
+
+
+@pytest.mark.parametrize("address", ["{}", "file://{}"])
+def test_a_folder_can_be_named_in_two_ways(tmp_path: Path, address: str) -> None:
+    folder = tmp_path / "a b"
+    digest = open_blobs(address.format(quote(str(folder)) if "://" in address else folder)).put(b"x")
+    assert open_blobs(str(folder)).get(digest) == b"x"

@@ -1,54 +1,36 @@
-"""Blobs: bytes kept under the digest of what they are, on any store that obstore speaks to.
+"""Blobs: bytes kept under the digest of what they are, in a folder or on any store that obstore speaks to.
 
 A tree is a folder kept as a manifest (relative path to digest and size), itself a blob; its digest is the
-manifest's. What is read is checked against its digest.
+manifest's. What is read whole is checked against its digest.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from datetime import datetime
+from pathlib import Path
 from typing import Protocol
-
-import msgspec
-import obstore
-from obstore.exceptions import BaseError as ObstoreError
-from obstore.exceptions import NotFoundError as ObstoreNotFoundError
-from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+from urllib.parse import unquote, urlsplit
 
 from trimtab.config import without_secrets
-from trimtab.digest import PREFIX, digest_bytes, digest_file, is_digest
-from trimtab.errors import (
-    InvalidInputError,
-    ModelCorruptError,
-    NotFoundError,
-    StorageFullError,
-    UnavailableError,
-)
+from trimtab.errors import InvalidInputError
+from trimtab.store.blob_reading import BlobReader, Draft, KeptBlob
+from trimtab.store.folder_blobs import FolderBlobs
+from trimtab.store.trees import Manifest, TreeFile
 
-
-class TreeFile(msgspec.Struct, frozen=True):
-    """One file of a tree: its digest and its size in bytes."""
-
-    digest: str
-    size: int
-
-
-class Manifest(msgspec.Struct, frozen=True, tag="tree"):
-    """The files of a tree by their relative paths, written with '/'."""
-
-    files: dict[str, TreeFile]
+__all__ = ["BlobReader", "Blobs", "Draft", "KeptBlob", "Manifest", "TreeFile", "open_blobs"]
 
 
 class Blobs(Protocol):
-    """The port of the blob store."""
+    """The port of the blob store.
+
+    Whatever is put, or refreshed, counts as written at that time: what collects garbage lets it stand for a
+    while, so that whoever put it has the time to point at it.
+    """
 
     def put(self, data: bytes) -> str:
-        """Keep these bytes and answer their digest; keeping them twice costs nothing more."""
+        """Keep these bytes and answer their digest; keeping them twice costs nothing more. On return they
+        survive a loss of power."""
         ...
 
     def put_file(self, path: Path) -> str:
@@ -59,8 +41,20 @@ class Blobs(Protocol):
         """Keep all regular files below `folder`; raises InvalidInputError for a symbolic link."""
         ...
 
+    def put_manifest(self, files: dict[str, TreeFile]) -> str:
+        """Keep a tree of files that are kept already; raises NotFoundError if one is not."""
+        ...
+
+    def draft(self) -> Draft:
+        """Somewhere to write bytes as they come, until they are kept."""
+        ...
+
     def get(self, digest: str) -> bytes:
         """The bytes; raises NotFoundError if they are not kept, ModelCorruptError if they changed."""
+        ...
+
+    def open(self, digest: str, first: int = 0, length: int | None = None) -> BlobReader:
+        """The bytes chunk by chunk: all, or `length` of them from `first` on; raises NotFoundError."""
         ...
 
     def manifest(self, digest: str) -> Manifest:
@@ -79,166 +73,51 @@ class Blobs(Protocol):
         """Whether these bytes are kept."""
         ...
 
+    def refresh(self, digest: str) -> bool:
+        """Whether these bytes are kept; if so, they count as written now. Ask this, not `exists`, before
+        pointing at bytes that somebody else put."""
+        ...
+
     def digests(self) -> Iterator[str]:
         """All digests that are kept, in no order."""
+        ...
+
+    def listed(self) -> Iterator[KeptBlob]:
+        """All blobs with their sizes and times, in no order."""
         ...
 
     def delete(self, digest: str) -> None:
         """Forget these bytes; no error if they are not kept."""
         ...
 
+    def sweep(self, digest: str, before: datetime) -> bool:
+        """Forget these bytes unless they were written at `before` or later; whether they are gone by this."""
+        ...
 
-def open_blobs(url: str) -> Blobs:
-    """The blob store at `url`: a folder, "memory://", or any URL that obstore knows (s3://...)."""
-    if url == "memory://":
-        return ObstoreBlobs(MemoryStore())
+    def sweep_drafts(self, before: datetime) -> int:
+        """Remove drafts that were last written to before that; answers how many bytes they had."""
+        ...
+
+
+def open_blobs(url: str, drafts: Path | None = None) -> Blobs:
+    """The blob store at `url`: a folder, "memory://", or any URL that obstore knows (s3://...). Bytes on
+    their way to another machine lie in the folder `drafts` (by default the system's for temporary files)."""
     if "://" not in url:
-        Path(url).mkdir(parents=True, exist_ok=True)
-        return ObstoreBlobs(LocalStore(url))
+        return FolderBlobs(Path(url))
+    if url.startswith("file://"):
+        return FolderBlobs(Path(unquote(urlsplit(url).path)))
+    # obstore is for other machines' stores; a workspace in a folder does without it.
+    from obstore.exceptions import BaseError as ObstoreError  # noqa: PLC0415
+    from obstore.store import MemoryStore, from_url  # noqa: PLC0415
+
+    from trimtab.store.object_blobs import ObjectBlobs  # noqa: PLC0415
+
+    if url == "memory://":
+        return ObjectBlobs(MemoryStore(), drafts)
     try:
-        return ObstoreBlobs(from_url(url))
+        return ObjectBlobs(from_url(url), drafts)
     except (ObstoreError, ValueError) as error:
         raise InvalidInputError(
             f"'{without_secrets(url)}' is not a blob store that Trimtab can use: {error}.",
             hint="Give a folder, or a URL such as s3://BUCKET/PREFIX.",
         ) from None
-
-
-class ObstoreBlobs:
-    """Blobs on an obstore store."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def put(self, data: bytes) -> str:
-        """See `Blobs.put`."""
-        digest = digest_bytes(data)
-        with _translated(digest):
-            if not self.exists(digest):
-                obstore.put(self._store, _key(digest), data)
-        return digest
-
-    def put_file(self, path: Path) -> str:
-        """See `Blobs.put_file`."""
-        digest = digest_file(path)
-        with _translated(digest):
-            if not self.exists(digest):
-                obstore.put(self._store, _key(digest), path)
-        return digest
-
-    def put_tree(self, folder: Path) -> str:
-        """See `Blobs.put_tree`."""
-        files: dict[str, TreeFile] = {}
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            if path.is_symlink():
-                raise InvalidInputError(
-                    f"'{name}' in {folder} is a symbolic link.", hint="Copy the file itself."
-                )
-            if path.is_file():
-                files[name] = TreeFile(self.put_file(path), path.stat().st_size)
-        return self.put(msgspec.json.encode(Manifest(files), order="deterministic"))
-
-    def get(self, digest: str) -> bytes:
-        """See `Blobs.get`."""
-        with _translated(digest):
-            data = bytes(obstore.get(self._store, _key(digest)).bytes())
-        if digest_bytes(data) != digest:
-            raise _corrupt(digest)
-        return data
-
-    def manifest(self, digest: str) -> Manifest:
-        """See `Blobs.manifest`."""
-        try:
-            return msgspec.json.decode(self.get(digest), type=Manifest)
-        except msgspec.DecodeError:
-            raise InvalidInputError(f"The blob {digest} is not a tree.") from None
-
-    def fetch_file(self, digest: str, to: Path) -> None:
-        """See `Blobs.fetch_file`."""
-        to.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=to.parent, prefix=".fetch-")
-        try:
-            with os.fdopen(handle, "wb") as file, _translated(digest):
-                for chunk in obstore.get(self._store, _key(digest)).stream():
-                    file.write(chunk)
-            if digest_file(name) != digest:
-                raise _corrupt(digest)
-            Path(name).replace(to)
-        except BaseException:
-            Path(name).unlink()
-            raise
-
-    def fetch_tree(self, digest: str, to: Path) -> None:
-        """See `Blobs.fetch_tree`."""
-        if to.exists():
-            return
-        manifest = self.manifest(digest)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=to.parent, prefix=".fetch-"))
-        try:
-            for name, file in manifest.files.items():
-                self.fetch_file(file.digest, draft / _confined(name))
-            draft.chmod(0o755)
-            try:
-                draft.rename(to)
-            except OSError:
-                if not to.exists():  # otherwise somebody else was quicker with the same tree
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-    def exists(self, digest: str) -> bool:
-        """See `Blobs.exists`."""
-        try:
-            obstore.head(self._store, _key(digest))
-        except (ObstoreNotFoundError, FileNotFoundError):
-            return False
-        return True
-
-    def digests(self) -> Iterator[str]:
-        """See `Blobs.digests`."""
-        for page in obstore.list(self._store, prefix="b3"):
-            for item in page:
-                yield PREFIX + item["path"].rsplit("/", 1)[-1]
-
-    def delete(self, digest: str) -> None:
-        """See `Blobs.delete`."""
-        with contextlib.suppress(ObstoreNotFoundError, FileNotFoundError):
-            obstore.delete(self._store, _key(digest))
-
-
-def _key(digest: str) -> str:
-    if not is_digest(digest):
-        raise InvalidInputError(f"'{digest}' is not a digest.")
-    name = digest.removeprefix(PREFIX)
-    return f"b3/{name[:2]}/{name}"
-
-
-def _confined(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in name or "\0" in name:
-        raise InvalidInputError(f"The path '{name}' leads out of its tree.")
-    return path
-
-
-def _corrupt(digest: str) -> ModelCorruptError:
-    return ModelCorruptError(
-        f"The stored bytes of {digest} have changed.", hint="Restore the blob store from a backup."
-    )
-
-
-@contextlib.contextmanager
-def _translated(digest: str) -> Iterator[None]:
-    try:
-        yield
-    except (ObstoreNotFoundError, FileNotFoundError):
-        raise NotFoundError(f"The blob {digest} is not in the store.") from None
-    except (ObstoreError, OSError) as error:
-        if "No space left" in str(error):
-            raise StorageFullError(
-                "The blob store is full.", hint="Free some space (`trimtab gc`) and try again."
-            ) from error
-        raise UnavailableError(
-            f"The blob store does not answer: {error}.", hint="Check that it can be reached."
-        ) from error

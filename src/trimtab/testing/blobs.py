@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -97,6 +100,93 @@ class BlobsConformance(ABC):
         assert list(blobs.digests()) == [kept]
         assert blobs.put(b"deleted") == deleted
         assert blobs.get(deleted) == b"deleted"
+
+    def test_bytes_that_come_piece_by_piece_are_kept_as_one(self, blobs: Blobs) -> None:
+        with blobs.draft() as draft:
+            for piece in (b"one ", b"", b"two"):
+                draft.write(piece)
+            assert draft.size == 7
+            digest = draft.keep()
+        assert digest == digest_bytes(b"one two")
+        assert blobs.get(digest) == b"one two"
+
+    def test_a_draft_that_is_given_up_is_no_blob(self, blobs: Blobs) -> None:
+        with blobs.draft() as draft:
+            draft.write(b"half")
+        assert list(blobs.digests()) == []
+        assert not draft.path.exists()
+
+    def test_a_blob_can_be_read_as_a_stream_and_in_parts(self, blobs: Blobs) -> None:
+        data = bytes(range(256)) * (SEVERAL_PARTS // 256)
+        digest = blobs.put(data)
+        with blobs.open(digest) as reader:
+            assert reader.size == len(data)
+            chunks = list(reader)
+        assert b"".join(chunks) == data
+        assert max(map(len, chunks)) <= 2**22
+        for first, length in ((0, 10), (5, 2**20), (len(data) - 3, 3), (len(data) - 3, 100), (7, None)):
+            with blobs.open(digest, first, length) as reader:
+                last = len(data) if length is None else first + length
+                assert b"".join(reader) == data[first:last]
+                assert reader.size == len(data)
+
+    def test_an_empty_blob_is_an_empty_stream(self, blobs: Blobs) -> None:
+        with blobs.open(blobs.put(b"")) as reader:
+            assert list(reader) == []
+
+    def test_only_what_was_written_before_is_swept(self, blobs: Blobs) -> None:
+        digest = blobs.put(b"old")
+        (listed,) = blobs.listed()
+        assert (listed.digest, listed.size) == (digest, 3)
+        assert not blobs.sweep(digest, listed.written_at)
+        assert blobs.exists(digest)
+        assert blobs.sweep(digest, listed.written_at + timedelta(seconds=1))
+        assert not blobs.exists(digest)
+        assert not blobs.sweep(digest, listed.written_at + timedelta(seconds=1))
+
+    def test_what_is_put_again_counts_as_written_then(self, blobs: Blobs, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"again")
+        digest = blobs.put(b"again")
+        seen = [next(iter(blobs.listed())).written_at]
+        for again in (
+            lambda: blobs.put(b"again"),
+            lambda: blobs.put_file(tmp_path / "file"),
+            lambda: blobs.refresh(digest),
+            lambda: blobs.put_manifest({"a": TreeFile(digest, 5)}),
+        ):
+            time.sleep(0.02)
+            again()
+            seen += [blob.written_at for blob in blobs.listed() if blob.digest == digest]
+            assert not blobs.sweep(digest, seen[-2] + timedelta(milliseconds=1))
+        assert seen == sorted(set(seen))
+
+    def test_what_is_not_kept_cannot_be_refreshed_or_put_into_a_tree(self, blobs: Blobs) -> None:
+        unknown = digest_bytes(b"never put")
+        assert not blobs.refresh(unknown)
+        with pytest.raises(NotFoundError, match=unknown):
+            blobs.put_manifest({"a": TreeFile(unknown, 1)})
+
+    def test_what_is_put_while_a_sweeper_works_is_kept(self, blobs: Blobs) -> None:
+        for _ in range(20):
+            digest = blobs.put(b"contended")
+            time.sleep(0.005)
+            sweeper = threading.Thread(target=blobs.sweep, args=(digest, datetime.now(UTC)))
+            time.sleep(0.001)
+            sweeper.start()
+            assert blobs.put(b"contended") == digest
+            sweeper.join()
+            assert blobs.get(digest) == b"contended"
+
+    def test_abandoned_drafts_are_swept(self, blobs: Blobs) -> None:
+        with blobs.draft() as draft:
+            draft.write(b"half")
+            assert blobs.sweep_drafts(datetime.now(UTC) - timedelta(days=1)) == 0
+            assert draft.path.exists()
+
+    def test_a_tree_of_blobs_is_that_of_their_folder(self, blobs: Blobs, tmp_path: Path) -> None:
+        digest = blobs.put_tree(_folder(tmp_path / "tree", {"b/c": b"2", "a": b"1"}))
+        listed = {name: TreeFile(digest_bytes(data), 1) for name, data in (("b/c", b"2"), ("a", b"1"))}
+        assert blobs.put_manifest(listed) == digest
 
     def test_a_tree_comes_back_file_by_file(self, blobs: Blobs, tmp_path: Path) -> None:
         files = {"MLmodel": b"flavors:", "data/model.txt": b"tree", "data/empty": b"", "größe/ß.bin": b"\0\1"}
