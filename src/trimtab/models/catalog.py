@@ -144,6 +144,7 @@ class Catalog:
         other content or was deleted since.
         """
         model = versions.find_model(tx.connection, name, lock=True)
+        record = record or VersionRecord()
         number, new = versions.insert_version(
             tx,
             model,
@@ -151,15 +152,29 @@ class Catalog:
             run_id=run_id,
             source=source,
             description=description,
-            record=record or VersionRecord(),
+            record=record,
             request_key=request_key,
         )
-        if new:
-            for key, value in (tags or {}).items():
-                self._put_tag(tx, name, number, key, value)
-            details = {"version": number, "digest": digest, "run_id": run_id, "source": source}
-            tx.journal("model.version_registered", "model", name, reason=description, details=details)
-        return self.get_version(name, number, tx=tx)
+        if not new:
+            return self.get_version(name, number, tx=tx)
+        for key, value in (tags or {}).items():
+            self._put_tag(tx, name, number, key, value)
+        details = {"version": number, "digest": digest, "run_id": run_id, "source": source}
+        tx.journal("model.version_registered", "model", name, reason=description, details=details)
+        return ModelVersion(
+            model=name,
+            version=number,
+            digest=digest,
+            run_id=run_id,
+            source=source,
+            description=description,
+            record=record,
+            stage=versions.NO_STAGE,
+            aliases=(),
+            tags=dict(sorted((tags or {}).items())),
+            actor=tx.actor,
+            created_at=tx.at,
+        )
 
     def get_version(self, name: str, version: int, *, tx: Transaction | None = None) -> ModelVersion:
         """One version of a model; raises NotFoundError."""

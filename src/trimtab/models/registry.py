@@ -49,7 +49,7 @@ class Registry(Catalog):
         *,
         reason: str = "",
         override: Override | None = None,
-    ) -> ModelVersion:
+    ) -> None:
         """Let an alias name a version; nothing happens if it does already.
 
         Raises RefusedError where the model is governed, the alias is `champion`, and the version has no gate
@@ -59,7 +59,7 @@ class Registry(Catalog):
         row = versions.find_version(tx.connection, model, version)
         previous = aliases.version_of(tx.connection, model.id, aliases.checked_alias(alias))
         if previous == version:
-            return self.get_version(name, version, tx=tx)
+            return
         basis = FREE
         if alias == CHAMPION:
             policy = governance.policy_in_force(tx.connection, model)
@@ -69,7 +69,6 @@ class Registry(Catalog):
         details = {"alias": alias, "previous": previous, **_ground(row, basis)}
         entry = journal_override(tx, "model.alias_set", name, details, reason, override)
         aliases.put(tx, model, alias, row, kind="set", basis=basis, entry=entry, reason=reason)
-        return self.get_version(name, version, tx=tx)
 
     def delete_alias(
         self, tx: Transaction, name: str, alias: str, *, reason: str = "", override: Override | None = None

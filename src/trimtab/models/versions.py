@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from trimtab.digest import is_digest
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, unknown
@@ -98,8 +98,7 @@ def find_model(connection: Connection, name: str, *, deleted: bool = False, lock
 
     Whatever changes a model locks its row first, so that changes come one after the other.
     """
-    query = select(models).where(models.c.name == name)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(_LOCKED_MODEL if lock else _MODEL, {"name": name}).one_or_none()
     if row is None or (row.lifecycle != "active" and not deleted):
         names = connection.execute(select(models.c.name).where(models.c.lifecycle == "active")).scalars()
         raise unknown("model", name, names)
@@ -108,8 +107,7 @@ def find_model(connection: Connection, name: str, *, deleted: bool = False, lock
 
 def find_version(connection: Connection, model: Row[Any], version: int) -> Row[Any]:
     """The row of a version; raises NotFoundError, also for a deleted one."""
-    query = select(versions).where(versions.c.model_id == model.id, versions.c.version == version)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_VERSION, {"model": model.id, "version": version}).one_or_none()
     if row is None or row.deleted_at is not None:
         gone = "was deleted" if row is not None else "is not there"
         raise NotFoundError(
@@ -163,12 +161,8 @@ def insert_version(
         "actor": tx.actor,
         "created_at": tx.at,
     }
-    tx.execute(insert(versions).values(row))
-    tx.execute(
-        update(models)
-        .where(models.c.id == model.id)
-        .values(next_version=model.next_version + 1, updated_at=tx.at)
-    )
+    tx.execute(_NEW_VERSION, row)
+    tx.execute(_COUNTED, {"model": model.id, "next_version": model.next_version + 1, "updated_at": tx.at})
     return int(model.next_version), True
 
 
@@ -178,7 +172,7 @@ def registered_model(connection: Connection, row: Row[Any]) -> RegisteredModel:
         name=row.name,
         description=row.description,
         aliases=aliases_of(connection, row.id),
-        tags=tags_of(connection, row.id).get(_OF_MODEL, {}),
+        tags=tags_of(connection, row.id, _OF_MODEL).get(_OF_MODEL, {}),
         policy=row.policy,
         governed_by=row.governed_by,
         created_at=row.created_at,
@@ -191,10 +185,17 @@ def model_versions(connection: Connection, model: Row[Any], version: int | None 
     if version is not None:
         rows = [find_version(connection, model, version)]
     else:
-        query = select(versions).where(versions.c.model_id == model.id, versions.c.deleted_at.is_(None))
-        rows = list(connection.execute(query.order_by(versions.c.version.desc())))
-    aliases = aliases_of(connection, model.id)
-    tags = tags_of(connection, model.id)
+        rows = list(connection.execute(_STANDING, {"model": model.id}))
+    return described(connection, model, rows)
+
+
+def described(connection: Connection, model: Row[Any], rows: Sequence[Row[Any]]) -> list[ModelVersion]:
+    """The rows of versions of a model as they are told to the world."""
+    aliases: dict[int, list[str]] = {}
+    for alias, number in aliases_of(connection, model.id).items():
+        aliases.setdefault(number, []).append(alias)
+    only = rows[0].version if len(rows) == 1 else None
+    tags = tags_of(connection, model.id, only)
     return [
         ModelVersion(
             model=model.name,
@@ -205,7 +206,7 @@ def model_versions(connection: Connection, model: Row[Any], version: int | None 
             description=row.description,
             record=msgspec.convert(row.record, VersionRecord),
             stage=row.stage,
-            aliases=tuple(alias for alias, number in aliases.items() if number == row.version),
+            aliases=tuple(aliases.get(row.version, ())),
             tags=tags.get(row.version, {}),
             actor=row.actor,
             created_at=row.created_at,
@@ -222,15 +223,48 @@ def is_registered(connection: Connection, digest: str) -> bool:
 
 def aliases_of(connection: Connection, model_id: int) -> dict[str, int]:
     """The aliases of a model and their versions."""
-    table = model_aliases_table
-    query = select(table).where(table.c.model_id == model_id).order_by(table.c.alias)
-    return {row.alias: row.version for row in connection.execute(query)}
+    return {row.alias: row.version for row in connection.execute(_ALIASES, {"model": model_id})}
 
 
-def tags_of(connection: Connection, model_id: int) -> Mapping[int, dict[str, str]]:
-    """The tags of all versions of a model by version; under 0 those of the model itself."""
-    table = model_tags_table
+def tags_of(
+    connection: Connection, model_id: int, version: int | None = None
+) -> Mapping[int, dict[str, str]]:
+    """The tags of a model's versions (of one, if given) by version; under 0 those of the model itself."""
+    if version is None:
+        rows = connection.execute(_TAGS, {"model": model_id})
+    else:
+        rows = connection.execute(_TAGS_OF_ONE, {"model": model_id, "version": version})
     found: dict[int, dict[str, str]] = {}
-    for row in connection.execute(select(table).where(table.c.model_id == model_id).order_by(table.c.key)):
+    for row in rows:
         found.setdefault(row.version, {})[row.key] = row.value
     return found
+
+
+# Made once: to build a statement takes SQLAlchemy several times as long as to run it.
+_MODEL = select(models).where(models.c.name == bindparam("name"))
+_LOCKED_MODEL = _MODEL.with_for_update()
+_VERSION = select(versions).where(
+    versions.c.model_id == bindparam("model"), versions.c.version == bindparam("version")
+)
+_STANDING = (
+    select(versions)
+    .where(versions.c.model_id == bindparam("model"), versions.c.deleted_at.is_(None))
+    .order_by(versions.c.version.desc())
+)
+_NEW_VERSION = insert(versions)
+_COUNTED = (
+    update(models)
+    .where(models.c.id == bindparam("model"))
+    .values(next_version=bindparam("next_version"), updated_at=bindparam("updated_at"))
+)
+_ALIASES = (
+    select(model_aliases_table.c.alias, model_aliases_table.c.version)
+    .where(model_aliases_table.c.model_id == bindparam("model"))
+    .order_by(model_aliases_table.c.alias)
+)
+_TAGS = (
+    select(model_tags_table.c.version, model_tags_table.c.key, model_tags_table.c.value)
+    .where(model_tags_table.c.model_id == bindparam("model"))
+    .order_by(model_tags_table.c.key)
+)
+_TAGS_OF_ONE = _TAGS.where(model_tags_table.c.version == bindparam("version"))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 
 from trimtab.digest import digest_json
 from trimtab.errors import JournalBrokenError
@@ -22,6 +22,11 @@ GENESIS = "b3:" + "0" * 64
 """What the first entry names as its predecessor."""
 
 _encoder = msgspec.json.Encoder(order="deterministic")
+
+# Made once: to build a statement takes SQLAlchemy several times as long as to run it.
+_HEAD = select(head.c.seq, head.c.hash).where(head.c.id == 1).with_for_update()
+_NEW_HEAD = update(head).where(head.c.id == 1).values(seq=bindparam("seq"), hash=bindparam("hash"))
+_NEW_ENTRY = insert(journal)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +67,7 @@ def append(
 
     The head row is locked first, so that entries of concurrent transactions form one chain.
     """
-    standing = connection.execute(
-        select(head.c.seq, head.c.hash).where(head.c.id == 1).with_for_update()
-    ).one()
+    standing = connection.execute(_HEAD).one()
     row = {
         "seq": standing.seq + 1,
         "at": at,
@@ -78,8 +81,8 @@ def append(
         "previous": standing.hash,
     }
     row["hash"] = _hash(row)
-    connection.execute(insert(journal), row)
-    connection.execute(update(head).where(head.c.id == 1).values(seq=row["seq"], hash=row["hash"]))
+    connection.execute(_NEW_ENTRY, row)
+    connection.execute(_NEW_HEAD, {"seq": row["seq"], "hash": row["hash"]})
     return int(row["seq"])
 
 

@@ -103,7 +103,6 @@ class Uri(msgspec.Struct):
 def create(caller: Caller, request: Create) -> FoundVersion:
     """Make a version from what was logged; it keeps that content whatever becomes of the run."""
     registry = Registry(caller.workspace)
-    registry.model(request.name)
     tags = limited_tags(request.tags or [], LONGEST_MODEL_TAG)
     source = source_of(caller, request.source, request.run_id or None, request.model_id or None)
     made = caller.workspace.write(
