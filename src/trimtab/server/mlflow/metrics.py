@@ -146,6 +146,12 @@ def get_bulk(caller: Caller, request: GetBulk) -> History:
 def get_interval(caller: Caller, request: GetInterval) -> History:
     """The points of one metric of several runs within a range of steps, thinned out evenly where they are
     more than `max_results` in a run; the first and the last stay."""
+    if (request.start_step is None) != (request.end_step is None) or (
+        request.start_step is not None
+        and request.end_step is not None
+        and request.start_step > request.end_step
+    ):
+        raise InvalidInputError("Give both 'start_step' and 'end_step', which is not before it, or neither.")
     most = MOST_INTERVAL_POINTS if request.max_results is None else request.max_results
     if not 1 <= most <= MOST_INTERVAL_POINTS or not 1 <= len(request.run_ids) <= MOST_RUNS:
         raise InvalidInputError(
@@ -171,11 +177,19 @@ def _of_runs(
             except NotFoundError:
                 continue
             points = _points(history, request.metric_key, run_id, 0, len(history))
-            if most is not None and len(points) > most:
-                places = {round(place * (len(points) - 1) / max(most - 1, 1)) for place in range(most)}
-                points = [points[place] for place in sorted(places)]
-            found += points
+            found += points if most is None else _thinned(points, most)
     return found
+
+
+def _thinned(points: list[wire.Metric], most: int) -> list[wire.Metric]:
+    """By step: the first of each of `most` parts of nearly one size, the larger ones first, as SQL's NTILE
+    cuts them for MLflow; and the last of all."""
+    points = sorted(points, key=lambda point: (point.step, point.timestamp))
+    if len(points) <= most:
+        return points
+    size, larger = divmod(len(points), most)
+    firsts = [part * size + min(part, larger) for part in range(most)]
+    return [points[place] for place in [*firsts[:-1], len(points) - 1]]
 
 
 def _points(history: MetricHistory, key: str, run_id: str | None, first: int, end: int) -> list[wire.Metric]:

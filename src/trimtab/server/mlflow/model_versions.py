@@ -80,7 +80,7 @@ class Version(msgspec.Struct, omit_defaults=True):
     current_stage: str
     source: str
     status: str
-    description: str = ""
+    description: str
     run_id: str | None = None
     model_id: str | None = None
     tags: list[KeyValue] = []
@@ -170,7 +170,9 @@ def search(caller: Caller, request: Search) -> Page:
             limit=page_size(10_000 if request.max_results is None else request.max_results, LARGEST_PAGE),
             page_token=request.page_token or "",
         )
-    return Page([version_message(each) for each in page.versions], page.next_page_token)
+    # As in MLflow, what is found says nothing of its aliases.
+    found = [msgspec.structs.replace(version_message(each), aliases=[]) for each in page.versions]
+    return Page(found, page.next_page_token)
 
 
 def set_tag(caller: Caller, request: SetTag) -> None:

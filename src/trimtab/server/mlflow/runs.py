@@ -12,7 +12,7 @@ import msgspec
 from trimtab.errors import InvalidInputError, NotFoundError
 from trimtab.server.mlflow import wire
 from trimtab.server.mlflow.protocol import Caller, endpoint
-from trimtab.server.mlflow.validation import key_of, page_size, params_of, tags_of
+from trimtab.server.mlflow.validation import LONGEST_PARAM, LONGEST_TAG, key_of, page_size, tags_of
 from trimtab.server.mlflow.wire import Int64, KeyValue, Text, experiment_number, time_of
 from trimtab.store.database import Transaction
 from trimtab.tracking import inputs, params_and_tags, run_search, runs
@@ -172,13 +172,13 @@ def restore(caller: Caller, request: One) -> None:
 
 def log_param(caller: Caller, request: LogParam) -> None:
     """Set a param, which has no other value yet."""
-    params = params_of([KeyValue(request.key, request.value or "")])
+    params = {key_of(request.key): (request.value or "")[:LONGEST_PARAM]}
     caller.workspace.write(lambda tx: params_and_tags.log_params(tx, request.run_id, params))
 
 
 def set_tag(caller: Caller, request: LogParam) -> None:
     """Set a tag."""
-    tags = tags_of([KeyValue(request.key, request.value or "")])
+    tags = {key_of(request.key): (request.value or "")[:LONGEST_TAG]}
     caller.workspace.write(setting_tags(request.run_id, tags))
 
 
