@@ -37,7 +37,7 @@ def commit_with_busy_timeout(folder: str) -> Callable[[], None]:
 def commit_to_the_store(folder: str) -> Callable[[], None]:
     """Trimtab's store, one caller in each process, with a journal entry in each commit."""
     from trimtab.clock import SystemClock
-    from trimtab.store.database import SqliteDatabase
+    from trimtab.store.sqlite import SqliteDatabase
 
     database = SqliteDatabase(Path(folder) / "metadata.db", SystemClock())
     return lambda: (database.write(lambda tx: tx.journal("thing.put", "thing", "a"), actor="bench"), None)[1]
@@ -86,7 +86,7 @@ def prepare(folder: str) -> None:
     """Make the store's schema."""
     from trimtab.clock import SystemClock
     from trimtab.store import migrations
-    from trimtab.store.database import SqliteDatabase
+    from trimtab.store.sqlite import SqliteDatabase
 
     database = SqliteDatabase(Path(folder) / "metadata.db", SystemClock())
     migrations.upgrade(database)

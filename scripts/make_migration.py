@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 
 from trimtab.clock import SystemClock
 from trimtab.store import migrations
-from trimtab.store.database import SqliteDatabase
+from trimtab.store.sqlite import SqliteDatabase
 from trimtab.store.types import JsonText, UtcTime, metadata
 
 VERSIONS = Path(migrations.__file__).parent / "versions"

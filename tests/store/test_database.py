@@ -13,7 +13,9 @@ from sqlalchemy import Connection, event
 from trimtab.clock import Clock, SystemClock
 from trimtab.errors import InvalidInputError, StorageFullError, UnavailableError
 from trimtab.store import journal, migrations
-from trimtab.store.database import Database, SqliteDatabase, Transaction, open_database
+from trimtab.store.database import Database, Transaction
+from trimtab.store.opening import open_database
+from trimtab.store.sqlite import SqliteDatabase
 from trimtab.testing.databases import DatabaseConformance
 from trimtab.testing.postgres import PostgresServer
 from trimtab.workspace import Workspace
@@ -63,7 +65,7 @@ def test_writes_that_wait_together_share_a_commit(sqlite: SqliteDatabase) -> Non
         first = pool.submit(sqlite.write, hold, actor="suite")
         assert started.wait(30)
         rest = [pool.submit(sqlite.write, put(str(number)), actor="suite") for number in range(40)]
-        while sqlite._requests.qsize() < 40:
+        while len(sqlite._waiting) < 40:
             time.sleep(0.001)
         waiting.set()
         assert first.result()
@@ -158,3 +160,60 @@ def test_a_store_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"cannot be opened to write.*this account may write"):
         database.write(put("x"), actor="suite")
     database.close()
+
+
+def test_a_write_that_fails_spares_those_that_share_its_commit(sqlite: SqliteDatabase) -> None:
+    started, waiting = threading.Event(), threading.Event()
+
+    def hold(tx: Transaction) -> bool:
+        started.set()
+        return waiting.wait(30)
+
+    def fail(tx: Transaction) -> None:
+        tx.journal("thing.put", "thing", "lost")
+        raise LookupError("no such thing")
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(sqlite.write, hold, actor="suite")
+        assert started.wait(30)
+        rest = [pool.submit(sqlite.write, work, actor="suite") for work in (put("a"), fail, put("b"))]
+        while len(sqlite._waiting) < 3:
+            time.sleep(0.001)
+        waiting.set()
+        assert first.result()
+        with pytest.raises(LookupError, match="no such thing"):
+            rest[1].result()
+        assert {rest[0].result(), rest[2].result()} == {1, 2}
+
+
+def test_a_thread_that_is_interrupted_while_it_commits_leaves_the_store_to_others(
+    sqlite: SqliteDatabase,
+) -> None:
+    def interrupted(tx: Transaction) -> None:
+        tx.journal("thing.put", "thing", "lost")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sqlite.write(interrupted, actor="suite")
+    assert sqlite.write(put("after"), actor="suite") == 1
+
+
+def test_what_was_asked_before_the_store_is_closed_is_done(sqlite: SqliteDatabase) -> None:
+    started, waiting = threading.Event(), threading.Event()
+
+    def hold(tx: Transaction) -> bool:
+        started.set()
+        return waiting.wait(30)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(sqlite.write, hold, actor="suite")
+        assert started.wait(30)
+        second = pool.submit(sqlite.write, put("asked before"), actor="suite")
+        while not sqlite._waiting:
+            time.sleep(0.001)
+        closing = pool.submit(sqlite.close)
+        waiting.set()
+        closing.result()
+        assert (first.result(), second.result()) == (True, 1)
+    with pytest.raises(UnavailableError, match="closed"):
+        sqlite.write(put("after"), actor="suite")

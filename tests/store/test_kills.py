@@ -12,8 +12,10 @@ from sqlalchemy import select
 
 from trimtab.clock import SystemClock
 from trimtab.store import journal, migrations
-from trimtab.store.database import Database, SqliteDatabase, open_database
+from trimtab.store.database import Database
+from trimtab.store.opening import open_database
 from trimtab.store.schema import journal_table
+from trimtab.store.sqlite import SqliteDatabase
 from trimtab.store.tables import DeltaTables
 
 ROOT = Path(__file__).resolve().parents[2]

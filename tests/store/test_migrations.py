@@ -17,7 +17,8 @@ from sqlalchemy.schema import CreateIndex
 from trimtab.clock import SystemClock
 from trimtab.errors import WorkspaceVersionError
 from trimtab.store import journal, migrations
-from trimtab.store.database import Database, open_database
+from trimtab.store.database import Database
+from trimtab.store.opening import open_database
 from trimtab.store.types import metadata
 
 PACKAGES = ("store", "data", "tracking", "pipelines", "models", "monitoring", "serving", "loop")

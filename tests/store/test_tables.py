@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trimtab.clock import SystemClock
-from trimtab.store.database import SqliteDatabase
+from trimtab.store.sqlite import SqliteDatabase
 from trimtab.store.tables import DeltaTables, Tables
 from trimtab.testing.tables import TablesConformance
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import polars as pl
 
 from trimtab.clock import SystemClock
-from trimtab.store.database import SqliteDatabase, Transaction, open_database
+from trimtab.store.database import Transaction
+from trimtab.store.opening import open_database
+from trimtab.store.sqlite import SqliteDatabase
 from trimtab.store.tables import DeltaTables
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Table
 from sqlalchemy.dialects import sqlite
 
+from trimtab.store.prepared import Prepared
+
 if TYPE_CHECKING:
     from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
@@ -29,10 +31,11 @@ def upsert(
     `where` is given, meet its condition. Answers how many rows were written."""
     if not rows:
         return 0
-    columns = tuple(rows[0] if update is None else update)
-    statement = _statement(tx.connection.dialect.name, table, columns, tuple(keys), where)
-    # Without the option psycopg counts nothing for several rows.
-    return tx.connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
+    columns = tuple(rows[0])
+    changed = columns if update is None else tuple(update)
+    return _statement(tx.connection.dialect.name, table, columns, changed, tuple(keys), where).run(
+        tx.connection, rows
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -40,19 +43,21 @@ def _statement(
     dialect: str,
     table: Table,
     columns: tuple[str, ...],
+    changed: tuple[str, ...],
     keys: tuple[str, ...],
     where: Callable[[ReadOnlyColumnCollection[str, Any]], ColumnElement[bool]] | None,
-) -> Any:
+) -> Prepared:
     """Kept, since to build it takes SQLAlchemy longer than to run it."""
     statement = _insert(dialect, table)
-    changes = {name: statement.excluded[name] for name in columns if name not in keys}
+    changes = {name: statement.excluded[name] for name in changed if name not in keys}
     if not changes:
-        return statement.on_conflict_do_nothing(index_elements=list(keys))
-    return statement.on_conflict_do_update(
+        return Prepared(statement.on_conflict_do_nothing(index_elements=list(keys)), columns)
+    upserting = statement.on_conflict_do_update(
         index_elements=list(keys),
         set_=changes,
         where=None if where is None else where(statement.excluded),
     )
+    return Prepared(upserting, columns)
 
 
 def _insert(dialect: str, table: Table) -> Any:

@@ -1,0 +1,129 @@
+"""Statements of the paths that thousands of small calls take: compiled once, then run by the driver itself.
+
+What SQLAlchemy does around a statement takes ten times as long as SQLite needs to run it. The statements are
+still SQLAlchemy's, so they are written once for both databases, and values pass through the columns' types.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Dialect, Executable, Select
+from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+Converter = Callable[[Any], Any]
+
+
+class Prepared:
+    """A statement whose parameters are named with `bindparam`; `columns` are those that an insert sets.
+
+    Lists of any length (`in_`) it cannot take: the text of such a statement differs from call to call.
+    """
+
+    def __init__(self, statement: Executable, columns: Sequence[str] | None = None) -> None:
+        self._statement = statement
+        self._columns = columns
+        self._compiled: dict[str, _Compiled] = {}
+
+    def rows(self, connection: Connection, **parameters: Any) -> list[Any]:
+        """All rows, as named tuples of the selected columns."""
+        compiled, driver = self._begun(connection)
+        with compiled.told_as_sqlalchemy_does():
+            found = driver.execute(compiled.text, compiled.arguments(parameters)).fetchall()
+        return compiled.converted(found)
+
+    def first(self, connection: Connection, **parameters: Any) -> Any | None:
+        """The first row, or None."""
+        found = self.rows(connection, **parameters)
+        return found[0] if found else None
+
+    def run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Run the statement once for each set of parameters; answers how many rows it changed."""
+        compiled, driver = self._begun(connection)
+        with compiled.told_as_sqlalchemy_does():
+            if len(rows) == 1:
+                return int(driver.execute(compiled.text, compiled.arguments(rows[0])).rowcount)
+            cursor = driver.cursor()
+            cursor.executemany(compiled.text, [compiled.arguments(row) for row in rows])
+            return int(cursor.rowcount)
+
+    def _begun(self, connection: Connection) -> tuple[_Compiled, Any]:
+        """The statement for this database, and the driver's own connection, in a transaction."""
+        if not connection.in_transaction():
+            connection.begin()
+        compiled = self._compiled.get(connection.dialect.name)
+        if compiled is None:
+            compiled = _Compiled(self._statement, self._columns, connection.dialect)
+            self._compiled[connection.dialect.name] = compiled
+        return compiled, connection.connection.driver_connection
+
+
+class _Compiled:
+    """A statement for one dialect."""
+
+    def __init__(self, statement: Executable, columns: Sequence[str] | None, dialect: Dialect) -> None:
+        compiled: SQLCompiler = statement.compile(  # type: ignore[attr-defined]  # every statement has it
+            dialect=dialect, column_keys=None if columns is None else list(columns)
+        )
+        self._dialect = dialect
+        self._places = compiled.positiontup  # None where parameters go by their names
+        self._converters = {
+            name: convert
+            for name, bind in compiled.binds.items()
+            if (convert := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+        }
+        self._constants = {
+            name: self._bound(name, bind.value)
+            for name, bind in compiled.binds.items()
+            if not bind.required and bind.value is not None
+        }
+        self.text = str(compiled)
+        if isinstance(statement, Select):
+            selected = statement.selected_columns
+            self._row = _maker(selected.keys())
+            types = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in selected]
+            self._results = [(place, convert) for place, convert in enumerate(types) if convert is not None]
+
+    def arguments(self, parameters: Mapping[str, Any]) -> Any:
+        """What the driver is given for these parameters."""
+        bound = dict(self._constants)
+        for name, value in parameters.items():
+            bound[name] = self._bound(name, value)
+        return bound if self._places is None else [bound[name] for name in self._places]
+
+    def converted(self, found: list[Sequence[Any]]) -> list[Any]:
+        """The driver's rows as the columns' types have them."""
+        if not self._results:
+            return [self._row(row) for row in found]
+        rows = []
+        for row in found:
+            values = list(row)
+            for place, convert in self._results:
+                values[place] = convert(values[place])
+            rows.append(self._row(values))
+        return rows
+
+    @contextmanager
+    def told_as_sqlalchemy_does(self) -> Iterator[None]:
+        """Raise the driver's errors as SQLAlchemy's, whose classes the callers know."""
+        failures = self._dialect.loaded_dbapi.Error
+        try:
+            yield
+        except failures as error:
+            raise DBAPIError.instance(self.text, None, error, failures, dialect=self._dialect) from error
+
+    def _bound(self, name: str, value: Any) -> Any:
+        convert = self._converters.get(name)
+        return value if convert is None else convert(value)
+
+
+def _maker(columns: Iterable[str]) -> Callable[[Iterable[Any]], Any]:
+    """What makes a row of these columns."""
+    maker: Callable[[Iterable[Any]], Any] = namedtuple("Row", columns)._make  # type: ignore[attr-defined]
+    return maker
