@@ -13,6 +13,7 @@ from trimtab.errors import InvalidInputError
 from trimtab.tracking.filters import Condition
 
 _GLOB_SIGNS = re.compile(r"[*?\[]")
+_ANY_SIGN = re.compile("[%_]")
 
 
 def compared(connection: Connection, column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
@@ -37,6 +38,11 @@ def compared(connection: Connection, column: ColumnElement[Any], condition: Cond
             return column.is_not(None)
         case sign:
             return column.op("<>" if sign == "!=" else sign, is_comparison=True)(value)
+
+
+def literal_beginning(pattern: str) -> str:
+    """What every text begins with that is LIKE the pattern."""
+    return _ANY_SIGN.split(pattern, maxsplit=1)[0]
 
 
 def offset_token(offset: int) -> str:

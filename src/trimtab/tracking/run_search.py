@@ -1,46 +1,41 @@
-"""Runs searched by MLflow's filters and orders, compiled to SQL."""
+"""Runs searched by MLflow's filters and orders, compiled to SQL.
+
+There are two ways to find a page. To *walk* goes along an index in the order asked for and looks at each run
+whether it meets the filter, until the page is full: right where many do. To *gather* takes the runs that
+meet one condition from an index, looks at each for the others, and sorts: right where few do. Which is
+cheaper is reckoned from how many runs each condition leaves, as the indexes tell; databases reckon with no
+numbers (SQLite) or with averages (Postgres), and are wrong where it hurts. A page goes on from the place at
+which the one before ended, so that the last costs no more than the first.
+"""
 
 from __future__ import annotations
 
-import base64
+import heapq
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 
 from trimtab.errors import InvalidInputError
-from trimtab.store.types import from_microseconds, to_microseconds
-from trimtab.tracking.comparison import compared, offset_of, offset_token
 from trimtab.tracking.experiments import Lifecycle
-from trimtab.tracking.filters import Condition, Order, Vocabulary, parse_filter, parse_order
-from trimtab.tracking.schema import latest_metrics_table as latest
-from trimtab.tracking.schema import metric_keys_table as metric_keys
-from trimtab.tracking.schema import params_table, run_datasets_table, run_tags_table
+from trimtab.tracking.filters import Condition, parse_filter, parse_order
+from trimtab.tracking.run_conditions import NAME_TAG, PARENT_TAG, VOCABULARY, met, numbers_met
+from trimtab.tracking.run_order import Key, Place, after, place_of, terms_of, token_of
 from trimtab.tracking.schema import runs_table as runs
 
-VOCABULARY = Vocabulary(
-    attributes={
-        "run_id": "id",
-        "run_name": "name",
-        "run name": "name",
-        "Run name": "name",
-        "Run Name": "name",
-        "status": "status",
-        "user_id": "actor",
-        "artifact_uri": "id",
-        "start_time": "started_at",
-        "created": "started_at",
-        "Created": "started_at",
-        "end_time": "ended_at",
-    },
-    numeric=frozenset({"started_at", "ended_at"}),
-    listed=frozenset({"id"}),
-    entities=frozenset({"attribute", "metric", "param", "tag", "dataset"}),
-)
+__all__ = ["NAME_TAG", "PARENT_TAG", "VOCABULARY", "FoundRuns", "search"]
 
-NAME_TAG = "mlflow.runName"
-PARENT_TAG = "mlflow.parentRunId"
+COUNTED = 100_000
+"""So many runs are counted before they are simply many; counting them takes a few milliseconds."""
+
+_GATHERED = 3.0
+"""What a run costs that is gathered, where one that is walked past costs 1."""
+
+_LIFECYCLES: tuple[Lifecycle, ...] = ("active", "deleted")
 
 
 class FoundRuns(msgspec.Struct, frozen=True):
@@ -65,109 +60,178 @@ def search(
 
     Raises InvalidInputError for a filter, an order or a token that cannot be read.
     """
-    query = select(runs).where(runs.c.experiment_id.in_(experiment_ids))
-    if lifecycle is not None:
-        query = query.where(runs.c.lifecycle == lifecycle)
-    for condition in parse_filter(filter, VOCABULARY):
-        query = query.where(_met(connection, condition))
+    conditions = parse_filter(filter, VOCABULARY)
     orders = [parse_order(clause, VOCABULARY) for clause in order_by]
     if len({(order.entity, order.key) for order in orders}) < len(orders):
         raise InvalidInputError(f"`order_by` contains duplicate fields: {list(order_by)}"[:500])
-    if not orders:
-        return _by_start(connection, query, limit, page_token)
-    for order in orders:
-        query = _ordered(query, order)
-    offset = offset_of(page_token)
-    query = query.order_by(runs.c.started_at.desc(), runs.c.number.desc()).offset(offset).limit(limit + 1)
-    rows = list(connection.execute(query))
-    return FoundRuns(rows[:limit], offset_token(offset + limit) if len(rows) > limit else "")
-
-
-def _by_start(connection: Connection, query: Select[Any], limit: int, page_token: str) -> FoundRuns:
-    """The usual order goes on from where the page before ended, however far that is."""
-    if page_token:
-        at, number = _place(page_token)
-        query = query.where(
-            or_(runs.c.started_at < at, and_(runs.c.started_at == at, runs.c.number < number))
-        )
-    query = query.order_by(runs.c.started_at.desc(), runs.c.number.desc()).limit(limit + 1)
-    rows = list(connection.execute(query))
-    token = ""
-    if len(rows) > limit:
-        last = [to_microseconds(rows[limit - 1].started_at), rows[limit - 1].number]
-        token = base64.urlsafe_b64encode(msgspec.json.encode(last)).decode()
-    return FoundRuns(rows[:limit], token)
-
-
-def _place(token: str) -> tuple[Any, int]:
-    try:
-        at, number = msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[int, int])
-        if not 0 <= number < 2**63:
-            raise ValueError
-        return from_microseconds(at), number
-    except (ValueError, OverflowError):
-        raise InvalidInputError(f"Invalid page token '{token:.80}'.") from None
-
-
-def _met(connection: Connection, condition: Condition) -> ColumnElement[bool]:
-    key = condition.key
-    match condition.entity:
-        case "attribute":
-            if key in VOCABULARY.numeric:
-                return _at(runs.c[key], condition)
-            return compared(connection, runs.c[key], condition)
-        case "metric":
-            value = compared(connection, latest.c.value, condition)
-            if condition.comparator == "!=":
-                value = value | latest.c.value.is_(None)
-            return exists().where(latest.c.run == runs.c.number, latest.c.key == _metric_key(key), value)
-        case "dataset":
-            table = run_datasets_table
-            return exists().where(table.c.run == runs.c.number, compared(connection, table.c[key], condition))
-        case entity:
-            if entity == "tag" and key in {NAME_TAG, PARENT_TAG}:
-                return compared(connection, _column_of_tag(key), condition)
-            table = params_table if entity == "param" else run_tags_table
-            here = and_(table.c.run == runs.c.number, table.c.key == key)
-            if condition.comparator == "IS NULL":
-                return ~exists().where(here)
-            if condition.comparator == "IS NOT NULL":
-                return exists().where(here)
-            return exists().where(here, compared(connection, table.c.value, condition))
-
-
-def _at(column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
-    """Times are compared in milliseconds, as the world has them."""
-    assert isinstance(condition.value, float)
-    at = min(max(condition.value, -6.2e13), 2.5e14)  # the years that a time can have
-    milliseconds = from_microseconds(int(at) * 1000)
-    sign = "<>" if condition.comparator == "!=" else condition.comparator
-    return column.op(sign, is_comparison=True)(milliseconds)
-
-
-def _ordered(query: Select[Any], order: Order) -> Select[Any]:
-    """What has no value comes last, whichever way the order goes; NaN just before."""
-    if order.entity == "dataset":
-        raise InvalidInputError("Runs cannot be ordered by their datasets.")
-    if order.entity == "attribute" or (order.entity == "tag" and order.key in {NAME_TAG, PARENT_TAG}):
-        column = runs.c[order.key] if order.entity == "attribute" else _column_of_tag(order.key)
-        missing = case((column.is_(None), 1), else_=0)
-    elif order.entity == "metric":
-        metric = latest.alias()
-        on = (metric.c.run == runs.c.number) & (metric.c.key == _metric_key(order.key))
-        query, column = query.outerjoin(metric, on), metric.c.value
-        missing = case((metric.c.run.is_(None), 2), (column.is_(None), 1), else_=0)
+    keys = [Key(connection, order) for order in orders]
+    place = place_of(page_token, terms_of(keys)) if page_token else None
+    searched = _Searched(connection, sorted(set(experiment_ids)), lifecycle)
+    few = None
+    if conditions or keys:
+        few = searched.narrowest(conditions, limit + 1, can_walk=searched.can_walk(keys))
+    if few is None:
+        wanted = [met(connection, condition) for condition in conditions]
+        found = searched.walk(keys, wanted, place, limit + 1)
     else:
-        table = (params_table if order.entity == "param" else run_tags_table).alias()
-        on = (table.c.run == runs.c.number) & (table.c.key == order.key)
-        query, column = query.outerjoin(table, on), table.c.value
-        missing = case((column.is_(None), 1), else_=0)
-    return query.order_by(missing, column.asc() if order.ascending else column.desc())
+        wanted = [met(connection, condition) for condition in conditions if condition is not few.met]
+        found = searched.gather(keys, [*few.narrowed, *wanted], place, limit + 1)
+    rows = [row for row, _ in found[:limit]]
+    return FoundRuns(rows, token_of(found[limit - 1][1]) if len(found) > limit else "")
 
 
-def _metric_key(key: str) -> Any:
-    return select(metric_keys.c.id).where(metric_keys.c.name == key).scalar_subquery()
+_Found = list[tuple[Row[Any], Place]]
 
 
-def _column_of_tag(key: str) -> ColumnElement[Any]:
-    return runs.c.name if key == NAME_TAG else runs.c.parent
+class _Few(msgspec.Struct, frozen=True):
+    """Some runs to gather, how many they are, and the condition that all of them meet."""
+
+    size: int
+    narrowed: list[ColumnElement[bool]]
+    met: Condition | None = None
+
+
+class _Searched:
+    """The runs that are searched: those of some experiments, in one lifecycle or both."""
+
+    def __init__(
+        self, connection: Connection, experiment_ids: Sequence[int], lifecycle: Lifecycle | None
+    ) -> None:
+        self._connection = connection
+        self._ids = experiment_ids
+        self._lifecycles = _LIFECYCLES if lifecycle is None else (lifecycle,)
+
+    def can_walk(self, keys: Sequence[Key]) -> bool:
+        """Whether an index has the runs in the order of these keys."""
+        if not keys or keys[0].table is not None or keys[0].column.key == "started_at":
+            return True
+        return keys[0].column is runs.c.name and len(self._ids) == 1
+
+    def narrowest(self, conditions: Sequence[Condition], wanted: int, *, can_walk: bool) -> _Few | None:
+        """What to gather; None if walking is cheaper."""
+        connection = self._connection
+        total = max(connection.execute(select(func.max(runs.c.number))).scalar() or 0, 1)
+        sizes = [_Few(self._size(), self._within())]
+        for condition in conditions:
+            numbers = numbers_met(connection, condition, self._ids)
+            if numbers is not None:
+                narrowed = [runs.c.number.in_(numbers), *self._within(by_index=False)]
+                sizes.append(_Few(self._counted(numbers), narrowed, condition))
+        fewest = min(sizes, key=lambda few: few.size)
+        if not can_walk:
+            return fewest
+        if fewest.size >= COUNTED:
+            return None
+        share = math.prod(min(few.size / total, 1.0) for few in sizes)
+        walked = min(wanted / max(share, 1e-12), total)
+        return fewest if fewest.size * _GATHERED <= walked else None
+
+    def gather(
+        self, keys: Sequence[Key], conditions: Sequence[ColumnElement[bool]], place: Place | None, wanted: int
+    ) -> _Found:
+        """All runs that meet the conditions, sorted; the first of them after the place."""
+        terms = terms_of(keys)
+        query = select(runs, *(term.column for term in terms)).where(*conditions)
+        for key in keys:
+            query = key.joined(query, outer=True)
+        if place is not None:
+            query = query.where(after(terms, place))
+        return self._run(query.order_by(*(term.sorted() for term in terms)), len(terms), wanted)
+
+    def walk(
+        self, keys: Sequence[Key], conditions: Sequence[ColumnElement[bool]], place: Place | None, wanted: int
+    ) -> _Found:
+        """Along the index of the first key, until there are enough."""
+        if not self.can_walk(keys):
+            return self.gather(keys, [*conditions, *self._within()], place, wanted)
+        if not keys or keys[0].column.key == "started_at":
+            return self._walk_starts(keys, conditions, place, wanted)
+        if keys[0].table is None:
+            return self.gather(keys, [*conditions, *self._within(by_name=True)], place, wanted)
+        first, last_class = keys[0], len(keys[0].terms[0].column.whens)  # type: ignore[attr-defined]  # a CASE
+        found: _Found = []
+        for number in range(last_class + 1):
+            if len(found) >= wanted or (place is not None and int(place[0] or 0) > number):
+                continue
+            from_here = place if place is not None and place[0] == number else None
+            if number < last_class:
+                found += self._walk_values(keys, number, conditions, from_here, wanted - len(found))
+                continue
+            skipped = len(first.terms)
+            without = [*conditions, ~select(first.table).where(first.on).correlate(runs).exists()]
+            rest = None if from_here is None else from_here[skipped:]
+            absent: Place = [number, *[None] * (skipped - 1)]
+            found += [
+                (row, absent + its) for row, its in self.walk(keys[1:], without, rest, wanted - len(found))
+            ]
+        return found
+
+    def _walk_values(
+        self,
+        keys: Sequence[Key],
+        number: int,
+        conditions: Sequence[ColumnElement[bool]],
+        place: Place | None,
+        wanted: int,
+    ) -> _Found:
+        """The runs whose first key has a value (class 0), or NaN (class 1)."""
+        first = keys[0]
+        terms = terms_of(keys)[1:]
+        present = first.column.is_not(None) if number == 0 else first.column.is_(None)
+        query = select(runs, literal_column(str(number)), *(term.column for term in terms))
+        query = query.select_from(runs)
+        for key in keys:
+            query = key.joined(query, outer=key is not first)
+        query = query.where(present, *conditions, *self._within(by_index=False))
+        if place is not None:
+            query = query.where(after(terms, place[1:]))
+        return self._run(query.order_by(*(term.sorted() for term in terms)), len(terms) + 1, wanted)
+
+    def _walk_starts(
+        self, keys: Sequence[Key], conditions: Sequence[ColumnElement[bool]], place: Place | None, wanted: int
+    ) -> _Found:
+        """The runs of each experiment in the order of their start, then merged."""
+        several = len(self._ids) * len(self._lifecycles) > 1
+        if several and len(keys) > 1:
+            return self.gather(keys, [*conditions, *self._within()], place, wanted)
+        parts: list[_Found] = []
+        for experiment in self._ids:
+            for lifecycle in self._lifecycles:
+                here = [runs.c.experiment_id == experiment, runs.c.lifecycle == lifecycle]
+                parts.append(self.gather(keys, [*conditions, *here], place, wanted))
+        if not several:
+            return parts[0] if parts else []
+        ways = [1 if term.ascending else -1 for term in terms_of(keys)]
+
+        def rank(found: tuple[Row[Any], Place]) -> list[int]:
+            return [way * int(value or 0) for way, value in zip(ways, found[1], strict=True)]
+
+        return list(heapq.merge(*parts, key=rank))[:wanted]
+
+    def _run(self, query: Select[Any], terms: int, wanted: int) -> _Found:
+        rows = self._connection.execute(query.limit(wanted))
+        return [(row, list(row[-terms:])) for row in rows]
+
+    def _within(self, *, by_index: bool = True, by_name: bool = False) -> list[ColumnElement[bool]]:
+        """That a run is one of these. Not `by_index`: the database shall begin elsewhere."""
+        experiment: ColumnElement[Any] = runs.c.experiment_id
+        lifecycle: ColumnElement[Any] = runs.c.lifecycle
+        if self._connection.dialect.name == "sqlite":
+            lifecycle = _unindexed(lifecycle) if by_name or not by_index else lifecycle
+            experiment = experiment if by_index else _unindexed(experiment)
+        chosen = experiment == self._ids[0] if len(self._ids) == 1 else experiment.in_(self._ids)
+        if len(self._lifecycles) == 1:
+            return [chosen, lifecycle == self._lifecycles[0]]
+        return [chosen, lifecycle.in_(self._lifecycles)]
+
+    def _size(self) -> int:
+        return self._counted(select(runs.c.number).where(*self._within()))
+
+    def _counted(self, numbers: Select[Any]) -> int:
+        some = numbers.limit(COUNTED).subquery()
+        return int(self._connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
+def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """SQLite's own sign for "find no index for this"."""
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
