@@ -149,6 +149,11 @@ class Workspace:
         folder.mkdir(exist_ok=True)
         return folder
 
+    @property
+    def uploads(self) -> Path:
+        """The folder of what clients send to this machine in parts."""
+        return self.root / "uploads"
+
     def read(self) -> AbstractContextManager[Connection]:
         """A connection to the metadata store on one consistent snapshot."""
         return self.database.read()

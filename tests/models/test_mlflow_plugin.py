@@ -28,8 +28,9 @@ from mlflow.tracking import fluent
 from tests.house.repository import run_python
 
 from trimtab.errors import InvalidInputError
-from trimtab.models.mlflow_plugin import addresses, workspaces
-from trimtab.models.mlflow_plugin.addresses import Place
+from trimtab.models import addresses
+from trimtab.models.addresses import Place
+from trimtab.models.mlflow_plugin import workspaces
 from trimtab.models.model import Model
 from trimtab.models.policy import Policy, PolicyGate
 from trimtab.models.registry import Registry

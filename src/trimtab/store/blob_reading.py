@@ -254,6 +254,15 @@ def swept_drafts(folder: Path, before: datetime) -> int:
     return freed
 
 
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def corrupt(digest: str) -> ModelCorruptError:
     """What is raised for bytes that are not what their digest says."""
     return ModelCorruptError(

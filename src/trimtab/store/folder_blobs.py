@@ -27,6 +27,7 @@ from trimtab.store.blob_reading import (
     draft_path,
     name_of,
     swept_drafts,
+    sync_folder,
     translated,
     written_at,
 )
@@ -92,7 +93,7 @@ class FolderBlobs(StreamedBlobs):
             except PermissionError:  # somebody else's file: written anew under our name
                 return False
         if time.time() - before < SETTLED_SECONDS:
-            _sync_folder(path.parent)  # whoever put it may not have come so far
+            sync_folder(path.parent)  # whoever put it may not have come so far
         return True
 
     def listed(self) -> Iterator[KeptBlob]:
@@ -135,12 +136,12 @@ class FolderBlobs(StreamedBlobs):
         path = self._path(digest)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _sync_folder(path.parent.parent)
-            _sync_folder(self._root)
+            sync_folder(path.parent.parent)
+            sync_folder(self._root)
         os.utime(draft.path)  # it counts as written when it was put, not when its last byte came
         os.fsync(draft.file.fileno())
         draft.path.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def _path(self, digest: str) -> Path:
         return self._root / name_of(digest)
@@ -159,11 +160,3 @@ def _chunks(file: IO[bytes], left: int) -> Iterator[bytes]:
     while left > 0 and (chunk := file.read(min(CHUNK, left))):
         left -= len(chunk)
         yield chunk
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

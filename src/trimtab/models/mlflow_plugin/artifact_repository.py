@@ -10,10 +10,11 @@ from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from trimtab.errors import ConflictError, NotFoundError
-from trimtab.models.mlflow_plugin.addresses import Place, place_of
-from trimtab.models.mlflow_plugin.contents import StoredFile, files_at, shelf_at
+from trimtab.models.addresses import Place, place_of
+from trimtab.models.contents import files_at, shelf_at
 from trimtab.models.mlflow_plugin.errors import as_mlflow
 from trimtab.models.mlflow_plugin.workspaces import workspace_of
+from trimtab.store.blobs import TreeFile
 from trimtab.store.database import Transaction
 from trimtab.tracking import artifacts
 from trimtab.workspace import Workspace
@@ -88,7 +89,7 @@ class TrimtabArtifactRepository(ArtifactRepository):
                 lambda tx: artifacts.record_on(tx, shelf_at(tx.connection, place, writing=True), files)
             )
 
-    def _files(self, path: str) -> dict[str, StoredFile]:
+    def _files(self, path: str) -> dict[str, TreeFile]:
         """The file at `path` or the files below it, by their paths from this repository's root."""
         found = files_at(self._workspace(), Place(self._place.kind, self._place.owner, self._below(path)))
         root = f"{self._place.path}/" if self._place.path else ""

@@ -30,7 +30,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
-from trimtab.models.mlflow_plugin.addresses import artifacts_address
+from trimtab.models.addresses import artifacts_address
 from trimtab.store.types import from_microseconds, to_microseconds
 from trimtab.tracking import experiments, logged_models
 from trimtab.tracking.inputs import RunDataset

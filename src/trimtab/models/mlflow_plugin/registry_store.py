@@ -44,13 +44,13 @@ from mlflow.utils.validation import (
 
 from trimtab.errors import NotFoundError
 from trimtab.models import versions
-from trimtab.models.mlflow_plugin.addresses import artifacts_address
-from trimtab.models.mlflow_plugin.contents import is_address, tree_at, tree_of_address
+from trimtab.models.addresses import artifacts_address
+from trimtab.models.contents import is_address, tree_at, tree_of_address
 from trimtab.models.mlflow_plugin.entities import milliseconds
 from trimtab.models.mlflow_plugin.errors import as_mlflow, refusing, refusing_the_rest
-from trimtab.models.mlflow_plugin.sources import logged_model_in, place_of_source
 from trimtab.models.mlflow_plugin.stored_workspace import StoredWorkspace
 from trimtab.models.registry import Registry
+from trimtab.models.sources import logged_model_in, place_of_source
 from trimtab.store.database import Transaction
 from trimtab.tracking import logged_models
 

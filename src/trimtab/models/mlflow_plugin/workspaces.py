@@ -10,7 +10,7 @@ import functools
 import os
 from pathlib import Path
 
-from trimtab.models.mlflow_plugin.addresses import project_of
+from trimtab.models.addresses import project_of
 from trimtab.tracking import experiments
 from trimtab.workspace import Workspace
 

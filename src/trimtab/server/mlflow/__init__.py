@@ -15,7 +15,9 @@ Clients get the answers that MLflow's own server gives, but for these difference
 - What a governed model's gates do not allow is refused with PERMISSION_DENIED.
 - Names in messages are spelled as in MLflow's own messages (snake_case); protobuf's camelCase is not read.
 - Traces, webhooks, prompts, assessments, scorers and evaluation datasets are not there yet: they answer
-  ENDPOINT_NOT_FOUND. To a multipart upload the answer is the one after which clients send the whole file.
+  ENDPOINT_NOT_FOUND.
+- The parts of a multipart upload come to this server. Downloads in ranges are not announced, since they cost
+  each file a request more; a client that is told to fetch so can.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ ENDPOINTS = (
     *model_versions.ENDPOINTS,
 )
 
-STREAMED = ("/api/2.0/mlflow-artifacts/artifacts/", "/ajax-api/2.0/mlflow-artifacts/artifacts/")
+STREAMED = tuple(
+    f"{api}/2.0/mlflow-artifacts/{path}" for api in ("/api", "/ajax-api") for path in artifacts.STREAMED
+)
 
 
 def mount(app: FastAPI, workspace: Workspace) -> None:
@@ -69,7 +73,7 @@ def mount(app: FastAPI, workspace: Workspace) -> None:
                     "store_type": "SqlStore",
                     "workspaces_enabled": False,
                     "trace_archival_enabled": False,
-                    "multipart_uploads_enabled": False,
+                    "multipart_uploads_enabled": True,
                     "multipart_downloads_enabled": False,
                 }
             )

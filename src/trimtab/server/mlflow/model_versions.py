@@ -3,25 +3,22 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from trimtab.errors import InvalidInputError
 from trimtab.models import registry_search
+from trimtab.models.addresses import tree_on_a_server
 from trimtab.models.governance import PRODUCTION
 from trimtab.models.registry import STAGES, Registry
+from trimtab.models.sources import logged_model_in
 from trimtab.models.versions import ModelVersion
 from trimtab.server.mlflow import wire
-from trimtab.server.mlflow.artifacts import tree_uri
 from trimtab.server.mlflow.protocol import Caller, endpoint
 from trimtab.server.mlflow.sources import download_uri, source_of
 from trimtab.server.mlflow.validation import LONGEST_MODEL_TAG, key_of, limited_tags, page_size
 from trimtab.server.mlflow.wire import Int64, KeyValue, Text
 
 LARGEST_PAGE = 200_000
-
-_LOGGED_MODEL = re.compile(r"/models/(m-[0-9a-f]{32})(?:/|$)")
 
 
 class Create(msgspec.Struct):
@@ -200,7 +197,6 @@ def version_number(text: str) -> int:
 
 def version_message(version: ModelVersion) -> Version:
     """A version as MLflow tells of it."""
-    logged = _LOGGED_MODEL.search(version.source)
     created = wire.milliseconds(version.created_at)
     return Version(
         version.model,
@@ -209,11 +205,11 @@ def version_message(version: ModelVersion) -> Version:
         created,
         version.actor,
         version.stage,
-        version.source or tree_uri(version.digest),
+        version.source or tree_on_a_server(version.digest),
         "READY",
         version.description,
         version.run_id,
-        logged[1] if logged else None,
+        logged_model_in(version.source),
         wire.key_values(version.tags),
         list(version.aliases),
     )

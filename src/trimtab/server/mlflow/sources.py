@@ -12,18 +12,16 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError
+from trimtab.models.addresses import Place, tree_on_a_server
+from trimtab.models.contents import is_address, tree_at, tree_of_address
 from trimtab.models.registry import Registry
+from trimtab.models.sources import place_of_source, version_in
 from trimtab.models.versions import ModelVersion
 from trimtab.server.mlflow import wire
-from trimtab.server.mlflow.artifacts import tree_of, tree_uri
 from trimtab.server.mlflow.logged_models import artifact_root
 from trimtab.server.mlflow.protocol import Caller
-from trimtab.store.blobs import Manifest, TreeFile
 from trimtab.tracking import logged_models
 from trimtab.tracking.run_details import run_row
-
-ADDRESS_FILE = "SOURCE"
-"""The one file of the tree of a version whose content is elsewhere: it holds the address."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -37,12 +35,42 @@ class Source(msgspec.Struct, frozen=True):
 def source_of(caller: Caller, source: str, run_id: str | None, model_id: str | None) -> Source:
     """The content at a source as clients name it; raises InvalidInputError for a path on this machine or
     one that leads elsewhere, NotFoundError for a model that is not there."""
+    _check_remote(source)
+    workspace, uri = caller.workspace, source
+    registry = Registry(workspace)
+    if (version := version_in(registry, source)) is not None:
+        return Source(source, version.digest, run_id or version.run_id)
+    place = place_of_source(registry, workspace.project, source)
+    if source.startswith("models:"):
+        if place is None:
+            raise NotFoundError(f"There is no model version at '{source:.200}'.")
+        model_id = place.owner
+    if model_id:
+        with workspace.read() as connection:
+            row = logged_models.find(connection, model_id)
+        run_id = run_id or row.run
+        if source.startswith("models:"):
+            # What a client registers as models:/m-... is known by where its files are, as in MLflow.
+            uri = artifact_root(row.id, row.experiment_id)
+    digest = None if place is None else _tree(caller, place)
+    return Source(uri, digest or tree_of_address(workspace, source), run_id)
+
+
+def download_uri(caller: Caller, version: ModelVersion) -> str:
+    """Where the content of a version is fetched from: the snapshot, or the address elsewhere."""
+    if not is_address(caller.workspace, version.digest):
+        return tree_on_a_server(version.digest)
+    if version.source.startswith("runs:"):
+        return _uri_of_run_source(caller, version.source) or version.source
+    return version.source
+
+
+def _check_remote(source: str) -> None:
     text = source
     while (decoded := unquote(text)) != text:
         text = decoded
     try:
-        parts = urlsplit(source)
-        scheme = parts.scheme
+        scheme = urlsplit(source).scheme
     except ValueError:
         scheme = ""
     if scheme in {"", "file"} or "\0" in text or ".." in text.replace("\\", "/").split("/"):
@@ -50,56 +78,20 @@ def source_of(caller: Caller, source: str, run_id: str | None, model_id: str | N
             f"Invalid model version source: '{source:.300}'. A version is made from what was logged to this "
             "server (runs:/, models:/, mlflow-artifacts:/) or from a remote address, not from a local path."
         )
-    if scheme == "models" and not parts.path.lstrip("/").startswith("m-"):
-        version = _version_at(caller, parts.path.lstrip("/"))
-        return Source(source, version.digest, run_id or version.run_id)
-    uri = source
-    if scheme == "models":
-        model_id = parts.path.strip("/")
-    if model_id:
-        with caller.workspace.read() as connection:
-            row = logged_models.find(connection, model_id)
-        run_id = run_id or row.run
-        if scheme == "models":
-            uri = artifact_root(row.id, row.experiment_id)
-    if scheme == "runs":
-        uri = uri_of_run_source(caller, source) or source
-    digest = tree_of(caller, uri) if uri.startswith("mlflow-artifacts:/") and not parts.netloc else None
-    # What a client registers as models:/m-... is known by where its files are, as in MLflow.
-    return Source(uri if scheme == "models" else source, digest or _address(caller, source), run_id)
 
 
-def download_uri(caller: Caller, version: ModelVersion) -> str:
-    """Where the content of a version is fetched from: the snapshot, or the address elsewhere."""
-    files = caller.workspace.blobs.manifest(version.digest).files
-    if set(files) != {ADDRESS_FILE}:
-        return tree_uri(version.digest)
-    if version.source.startswith("runs:"):
-        return uri_of_run_source(caller, version.source) or version.source
-    return version.source
+def _tree(caller: Caller, place: Place) -> str | None:
+    try:
+        return tree_at(caller.workspace, place)
+    except NotFoundError:
+        if place.kind == "runs":
+            return None  # MLflow asks nobody whether the run is there
+        raise
 
 
-def uri_of_run_source(caller: Caller, source: str) -> str | None:
+def _uri_of_run_source(caller: Caller, source: str) -> str | None:
     """The artifact URI of "runs:/RUN/PATH", or None if there is no such run."""
     run_id, _, path = urlsplit(source).path.strip("/").partition("/")
     with caller.workspace.read() as connection:
         row = run_row(connection, run_id)
     return None if row is None else f"{wire.run_info(row).artifact_uri}/{path}".rstrip("/")
-
-
-def _version_at(caller: Caller, path: str) -> ModelVersion:
-    registry = Registry(caller.workspace)
-    name, slash, number = path.rpartition("/")
-    if slash and number.isdecimal() and len(number) < 10:
-        return registry.get_version(name, int(number))
-    name, sign, alias = path.rpartition("@")
-    if sign:
-        return registry.alias(name, alias)
-    raise NotFoundError(f"There is no model version at 'models:/{path:.200}'.")
-
-
-def _address(caller: Caller, source: str) -> str:
-    blobs = caller.workspace.blobs
-    content = source.encode()
-    file = TreeFile(blobs.put(content), len(content))
-    return blobs.put(msgspec.json.encode(Manifest({ADDRESS_FILE: file}), order="deterministic"))

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
 from sqlalchemy import Connection
 
 from trimtab.errors import NotFoundError
-from trimtab.models.mlflow_plugin.addresses import Place
-from trimtab.store.blobs import Manifest, TreeFile
+from trimtab.models.addresses import Place
+from trimtab.models.versions import is_registered
+from trimtab.store.blobs import TreeFile
 from trimtab.tracking import artifacts, logged_models
 from trimtab.workspace import Workspace
 
 ADDRESS_FILE = "SOURCE"
-"""The one file of a tree that stands for content elsewhere, as the server has it too."""
-
-
-class StoredFile(msgspec.Struct, frozen=True):
-    """A file in the blob store; `size` in bytes."""
-
-    digest: str
-    size: int
+"""The one file of the tree of a version whose content is elsewhere: it holds the address."""
 
 
 def shelf_at(connection: Connection, place: Place, *, writing: bool = False) -> artifacts.Shelf:
@@ -29,13 +22,12 @@ def shelf_at(connection: Connection, place: Place, *, writing: bool = False) -> 
     return logged_models.shelf(connection, place.owner)
 
 
-def files_at(workspace: Workspace, place: Place) -> dict[str, StoredFile]:
+def files_at(workspace: Workspace, place: Place) -> dict[str, TreeFile]:
     """The file at a place or the files below it, by path from the owner's root, in order."""
     path = place.path and artifacts.confined(place.path)
     if place.kind == "trees":
         tree = workspace.blobs.manifest(place.owner).files
-        found = {name: StoredFile(file.digest, file.size) for name, file in sorted(tree.items())}
-        return {name: file for name, file in found.items() if _is_within(name, path)}
+        return {name: file for name, file in sorted(tree.items()) if _is_within(name, path)}
     with workspace.read() as connection:
         shelf = shelf_at(connection, place)
         listed = artifacts.list_on(connection, shelf, path)
@@ -44,36 +36,34 @@ def files_at(workspace: Workspace, place: Place) -> dict[str, StoredFile]:
                 listed = [artifacts.get_on(connection, shelf, path)]
             except NotFoundError:  # nothing is here, which is no error in MLflow
                 listed = []
-    return {file.path: StoredFile(file.digest, file.size) for file in listed}
+    return {file.path: TreeFile(file.digest, file.size) for file in listed}
 
 
 def tree_at(workspace: Workspace, place: Place) -> str | None:
-    """The digest of the folder at a place, as a tree of its own; None if there are no files."""
+    """The digest of the folder at a place, as a tree of its own; None if there are no files there. No content
+    is copied: it is in the blob store already."""
     if place.kind == "trees" and not place.path:
-        return place.owner
+        with workspace.read() as connection:
+            return place.owner if is_registered(connection, place.owner) else None
     start = f"{place.path}/" if place.path else ""
     files = {
         name.removeprefix(start): TreeFile(file.digest, file.size)
         for name, file in sorted(files_at(workspace, place).items())
         if name.startswith(start)
     }
-    return _tree(workspace, files) if files else None
+    return workspace.blobs.put_manifest(files) if files else None
 
 
 def tree_of_address(workspace: Workspace, source: str) -> str:
     """The digest of the tree of a version whose content is elsewhere: it holds the address alone."""
     content = source.encode()
-    return _tree(workspace, {ADDRESS_FILE: TreeFile(workspace.blobs.put(content), len(content))})
+    file = TreeFile(workspace.blobs.put(content), len(content))
+    return workspace.blobs.put_manifest({ADDRESS_FILE: file})
 
 
 def is_address(workspace: Workspace, digest: str) -> bool:
     """Whether a tree is that of a version whose content is elsewhere."""
     return set(workspace.blobs.manifest(digest).files) == {ADDRESS_FILE}
-
-
-def _tree(workspace: Workspace, files: dict[str, TreeFile]) -> str:
-    # As `Blobs.put_tree` writes it, so that the same folder has the same digest whichever way it came.
-    return workspace.blobs.put(msgspec.json.encode(Manifest(files), order="deterministic"))
 
 
 def _is_within(name: str, path: str) -> bool:

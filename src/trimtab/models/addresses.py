@@ -1,10 +1,14 @@
-"""Addresses with the scheme `trimtab:`, as MLflow passes them around.
+"""Where artifacts are, as MLflow's clients pass it around: addresses with the scheme `trimtab:`, and those of
+Trimtab's own MLflow server.
 
     trimtab:///srv/bikes                                      a workspace, by its project folder
     trimtab:                                                  that of the current folder
     trimtab:///srv/bikes/.trimtab/runs/RUN_ID/artifacts/a/b       artifacts of a run
     trimtab:///srv/bikes/.trimtab/logged-models/MODEL_ID/artifacts
     trimtab:///srv/bikes/.trimtab/trees/DIGEST                the content of a model version
+    mlflow-artifacts:/EXPERIMENT/RUN_ID/artifacts/a/b             the same on a server
+    mlflow-artifacts:/EXPERIMENT/models/MODEL_ID/artifacts
+    mlflow-artifacts:/trees/HEXADECIMAL
 
 The project's part is percent-encoded. What follows a run or a model is a path as it is: MLflow appends paths
 without encoding them.
@@ -20,6 +24,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from trimtab.config import STATE_FOLDER
+from trimtab.digest import PREFIX
 from trimtab.errors import InvalidInputError
 
 SCHEME = "trimtab"
@@ -33,7 +38,9 @@ _PLACE = re.compile(
     re.DOTALL,
 )
 _ON_A_SERVER = re.compile(
-    r"mlflow-artifacts:/+\d+/(?P<kind>models/)?(?P<owner>[\w-]+)/artifacts(?:/(?P<path>.*))?", re.DOTALL
+    r"mlflow-artifacts:/+"
+    r"(?:\d+/(?P<kind>models/)?(?P<owner>[\w-]+)/artifacts|trees/(?P<tree>[0-9a-f]{64}))(?:/(?P<path>.*))?",
+    re.DOTALL,
 )
 
 
@@ -80,9 +87,15 @@ def place_on_a_server(uri: str) -> Place | None:
     match = _ON_A_SERVER.fullmatch(uri)
     if match is None:
         return None
-    return Place(
-        "logged-models" if match["kind"] else "runs", match["owner"], (match["path"] or "").strip("/")
-    )
+    path = (match["path"] or "").strip("/")
+    if match["tree"]:
+        return Place("trees", PREFIX + match["tree"], path)
+    return Place("logged-models" if match["kind"] else "runs", match["owner"], path)
+
+
+def tree_on_a_server(digest: str) -> str:
+    """The address of a tree on Trimtab's own MLflow server."""
+    return f"mlflow-artifacts:/trees/{digest.removeprefix(PREFIX)}"
 
 
 def _without_scheme(uri: str) -> str:
