@@ -1,4 +1,4 @@
-"""Logging metrics through `trimtab.log`, and reading a history, beside one row for each value in SQLite.
+"""Logging through `trimtab.log`, and reading a history, beside one row for each value in SQLite.
 
 Values are counted from the first call until all are durable. The peer is the leanest table of rows, written
 with one `executemany` and one synced commit for each 10,000 values, in the same folder. The lag is from the
@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import statistics
 import struct
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,14 +109,13 @@ def history(workspace: Workspace) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
+def measured(folder: Path, rounds: int) -> tuple[float, float]:
+    """Print the table; answers the values a second of one value a call, and the 95th percentile of the lag in
+    milliseconds."""
     figures: dict[str, list[float]] = {}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Workspace.create(Path(folder) / "project", actor="benchmark") as workspace,
-    ):
-        for _ in range(ROUNDS):
-            written, read = rows_in_sqlite(folder)
+    with Workspace.create(folder / "log-values", actor="benchmark") as workspace:
+        for _ in range(rounds):
+            written, read = rows_in_sqlite(str(folder))
             figures.setdefault("rows in SQLite", []).append(VALUES / written)
             figures.setdefault("trimtab.log, 1 value a call", []).append(VALUES / logged(workspace, log_one))
             figures.setdefault("trimtab.log, 10 values a call", []).append(
@@ -132,11 +130,9 @@ def main() -> None:
             figures["history, rows in SQLite" if "history" in name else "rows in SQLite"]
         )
         print(f"  {name:32} {rate:12,.0f} values/s  {rate / peer:6.2f} of the peer")
+    late = waited[int(0.95 * len(waited))]
     print(
         f"  lag at {PACE:,} values/s: median {statistics.median(waited):.0f} ms, "
-        f"95 of 100 within {waited[int(0.95 * len(waited))]:.0f} ms, at most {waited[-1]:.0f} ms"
+        f"95 of 100 within {late:.0f} ms, at most {waited[-1]:.0f} ms"
     )
-
-
-if __name__ == "__main__":
-    main()
+    return statistics.median(figures["trimtab.log, 1 value a call"]), late
