@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, func, literal_column, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    exists,
+    func,
+    literal_column,
+    select,
+)
 
 from trimtab.store.types import from_microseconds
 from trimtab.tracking.comparison import compared, literal_beginning
-from trimtab.tracking.filters import Condition, Vocabulary
+from trimtab.tracking.filters import Condition, Order, Vocabulary
 from trimtab.tracking.schema import INDEXED_CHARACTERS, params_table, run_datasets_table, run_tags_table
 from trimtab.tracking.schema import latest_metrics_table as latest
 from trimtab.tracking.schema import metric_keys_table as metric_keys
@@ -102,7 +113,7 @@ def beginning(column: ColumnElement[Any]) -> ColumnElement[str]:
     return func.substr(column, literal_column("1"), literal_column(str(INDEXED_CHARACTERS)))
 
 
-def column_of(asked: Any) -> ColumnElement[Any] | None:
+def column_of(asked: Condition | Order) -> Column[Any] | None:
     """The column of runs that a condition or an order is about; None if it is in another table."""
     if asked.entity == "attribute":
         return runs.c[asked.key]
@@ -111,7 +122,7 @@ def column_of(asked: Any) -> ColumnElement[Any] | None:
     return None
 
 
-def table_of(asked: Any) -> Table:
+def table_of(asked: Condition | Order) -> Table:
     """The table of params or of tags."""
     return params_table if asked.entity == "param" else run_tags_table
 

@@ -15,7 +15,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    FromClause,
     Select,
     and_,
     case,
@@ -24,6 +23,7 @@ from sqlalchemy import (
     true,
     type_coerce,
 )
+from sqlalchemy.sql.selectable import NamedFromClause
 
 from trimtab.errors import InvalidInputError
 from trimtab.tracking.filters import Order
@@ -54,9 +54,8 @@ class Term:
         """Whether a row comes after one with this value; `reached`: or with it."""
         if value is None:
             return true() if reached else false()
-        if reached:
-            return self.column >= value if self.ascending else self.column <= value
-        return self.column > value if self.ascending else self.column < value
+        sign = (">" if self.ascending else "<") + ("=" if reached else "")
+        return self.column.op(sign, is_comparison=True)(value)
 
 
 class Key:
@@ -67,19 +66,22 @@ class Key:
     def __init__(self, connection: Connection, order: Order) -> None:
         if order.entity == "dataset":
             raise InvalidInputError("Runs cannot be ordered by their datasets.")
-        self.table: FromClause | None = None
+        self.table: NamedFromClause[Any] | None = None
+        self.classes = 1
         self.on: ColumnElement[bool] = true()
         way = order.ascending
         column = column_of(order)
         if column is not None:
             self.column = type_coerce(column, BigInteger) if column.key in VOCABULARY.numeric else column
             absent = case((self.column.is_(None), 1), else_=0)
+            self.classes = 2 if column.key in _NULLABLE else 1
             classed = [Term(absent, int, ascending=True)] if column.key in _NULLABLE else []
             kind = int if column.key in VOCABULARY.numeric else str
             prefix = [Term(beginning(column), str, ascending=way)] if column.key == "name" else []
             self.terms = [*classed, *prefix, Term(self.column, kind, ascending=way)]
         elif order.entity == "metric":
             self.table = metric = latest.alias()
+            self.classes = 3
             self.column = metric.c.value
             self.on = and_(metric.c.run == runs.c.number, metric.c.key == metric_key(connection, order.key))
             absent = case((metric.c.run.is_(None), 2), (metric.c.value.is_(None), 1), else_=0)
@@ -89,6 +91,7 @@ class Key:
             ]
         else:
             self.table = text = table_of(order).alias()
+            self.classes = 2
             self.column = text.c.value
             self.on = and_(text.c.run == runs.c.number, text.c.key == order.key)
             self.terms = [

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, literal_column, select
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
@@ -146,9 +146,9 @@ class _Searched:
             return self.gather(keys, [*conditions, *self._within()], place, wanted)
         if not keys or keys[0].column.key == "started_at":
             return self._walk_starts(keys, conditions, place, wanted)
-        if keys[0].table is None:
+        first, last_class = keys[0], keys[0].classes - 1
+        if first.table is None:
             return self.gather(keys, [*conditions, *self._within(by_name=True)], place, wanted)
-        first, last_class = keys[0], len(keys[0].terms[0].column.whens)  # type: ignore[attr-defined]  # a CASE
         found: _Found = []
         for number in range(last_class + 1):
             if len(found) >= wanted or (place is not None and int(place[0] or 0) > number):
@@ -158,7 +158,7 @@ class _Searched:
                 found += self._walk_values(keys, number, conditions, from_here, wanted - len(found))
                 continue
             skipped = len(first.terms)
-            without = [*conditions, ~select(first.table).where(first.on).correlate(runs).exists()]
+            without = [*conditions, ~exists().select_from(first.table).where(first.on)]
             rest = None if from_here is None else from_here[skipped:]
             absent: Place = [number, *[None] * (skipped - 1)]
             found += [
