@@ -49,7 +49,7 @@ def fill_trimtab(project: Path, runs: int) -> str:
         SELECT number, metric_keys.id, value_of(), 0, started_at FROM runs CROSS JOIN metric_keys"""
     )
     connection.execute(
-        """INSERT INTO metric_chunks 
+        """INSERT INTO metric_chunks
         (run, key, writer, sequence, points, first_step, last_step, encoding, data)
         SELECT run, key, ?, run, 1, 0, 0, 0, packed(at, value) FROM latest_metrics""",
         (writer,),
@@ -59,7 +59,10 @@ def fill_trimtab(project: Path, runs: int) -> str:
 
 
 def fill_stock(database: Path, experiment: str, runs: int) -> None:
-    """Give an experiment of MLflow's own store so many runs."""
+    """Give an experiment of MLflow's own store so many runs.
+
+    SQLite gets statistics, which MLflow never asks for: without them it orders by a metric 40 times slower.
+    """
     connection = opened(database)
     connection.execute(
         f"""{numbered(runs)} INSERT INTO runs
@@ -87,6 +90,7 @@ def fill_stock(database: Path, experiment: str, runs: int) -> None:
         SELECT run_uuid, key, value, timestamp, step, is_nan FROM latest_metrics
         WHERE run_uuid IN (SELECT run_uuid FROM {ours})"""
     )
+    connection.execute("ANALYZE")
     closed(connection)
 
 
