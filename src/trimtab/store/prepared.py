@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Connection, Dialect, Executable, Select
+import msgspec
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Executable,
+    Select,
+    TypeDecorator,
+    bindparam,
+)
 from sqlalchemy.exc import DBAPIError
-
-if TYPE_CHECKING:
-    from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import NullType
 
 Converter = Callable[[Any], Any]
 
@@ -23,7 +34,7 @@ Converter = Callable[[Any], Any]
 class Prepared:
     """A statement whose parameters are named with `bindparam`; `columns` are those that an insert sets.
 
-    Lists of any length (`in_`) it cannot take: the text of such a statement differs from call to call.
+    A list of any length it takes by `among`; the text of a statement with `in_` differs from call to call.
     """
 
     def __init__(self, statement: Executable, columns: Sequence[str] | None = None) -> None:
@@ -87,8 +98,13 @@ class _Compiled:
         if isinstance(statement, Select):
             selected = statement.selected_columns
             self._row = _maker(selected.keys())
-            types = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in selected]
-            self._results = [(place, convert) for place, convert in enumerate(types) if convert is not None]
+            # Numbers and texts come from both drivers as they are; our own types convert.
+            self._results = [
+                (place, convert)
+                for place, column in enumerate(selected)
+                if isinstance(column.type, TypeDecorator)
+                and (convert := column.type.dialect_impl(dialect).result_processor(dialect, None)) is not None
+            ]
 
     def arguments(self, parameters: Mapping[str, Any]) -> Any:
         """What the driver is given for these parameters."""
@@ -121,6 +137,46 @@ class _Compiled:
     def _bound(self, name: str, value: Any) -> Any:
         convert = self._converters.get(name)
         return value if convert is None else convert(value)
+
+
+class among(ColumnElement[bool]):  # noqa: N801  (reads like SQLAlchemy's own functions)
+    """Whether a column of whole numbers is one of the list that the parameter `name` gives."""
+
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, column: ColumnElement[int], name: str) -> None:
+        self.column = column
+        self.numbers: BindParameter[list[int]] = bindparam(name, type_=_Numbers())
+
+
+@compiles(among, "sqlite")
+def _among_in_sqlite(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, numbers = (
+        compiler.process(element.column, **options),
+        compiler.process(element.numbers, **options),
+    )
+    return f"{column} IN (SELECT value FROM json_each({numbers}))"  # noqa: S608  (both come from the compiler)
+
+
+@compiles(among, "postgresql")
+def _among_in_postgres(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, numbers = (
+        compiler.process(element.column, **options),
+        compiler.process(element.numbers, **options),
+    )
+    return f"{column} = ANY({numbers})"
+
+
+class _Numbers(TypeDecorator[list[int]]):
+    """A list of whole numbers, as a parameter only."""
+
+    impl = NullType
+    cache_ok = True
+
+    def process_bind_param(self, value: list[int] | None, dialect: Dialect) -> list[int] | str | None:
+        """JSON text where the database has no arrays."""
+        return value if value is None or dialect.name == "postgresql" else msgspec.json.encode(value).decode()
 
 
 def _maker(columns: Iterable[str]) -> Callable[[Iterable[Any]], Any]:

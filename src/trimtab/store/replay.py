@@ -14,7 +14,10 @@ from sqlalchemy import Connection, insert, select, update
 from trimtab.clock import SystemClock, as_utc, went_back
 from trimtab.errors import ConflictError
 from trimtab.store.database import Database, Transaction
+from trimtab.store.prepared import Prepared
 from trimtab.store.schema import replay_table as replay
+
+_STATE = Prepared(select(replay.c.at, replay.c.generation, replay.c.ended))
 
 
 class ReplayState(msgspec.Struct, frozen=True):
@@ -52,7 +55,7 @@ class StoreClock:
 
 def read_replay(connection: Connection) -> ReplayState | None:
     """Where the replay stands, or None for a workspace in real time."""
-    row = connection.execute(select(replay.c.at, replay.c.generation, replay.c.ended)).one_or_none()
+    row = _STATE.first(connection)
     return None if row is None else ReplayState(row.at, row.generation, bool(row.ended))
 
 

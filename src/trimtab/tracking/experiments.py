@@ -7,16 +7,20 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from trimtab.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, unknown
 from trimtab.store.database import Transaction
+from trimtab.store.prepared import Prepared
 from trimtab.store.upsert import upsert
 from trimtab.tracking.schema import experiment_tags_table as experiment_tags
 from trimtab.tracking.schema import experiments_table as experiments
 from trimtab.tracking.schema import runs_table
 
 Lifecycle = Literal["active", "deleted"]
+
+
+_BY_ID = Prepared(select(experiments).where(experiments.c.id == bindparam("id")))
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +137,7 @@ def get(connection: Connection, name: str) -> Experiment:
 
 def get_by_id(connection: Connection, experiment_id: int) -> Experiment:
     """The experiment of that id, also a deleted one; raises NotFoundError."""
-    row = connection.execute(select(experiments).where(experiments.c.id == experiment_id)).one_or_none()
+    row = _BY_ID.first(connection, id=experiment_id)
     if row is None:
         raise NotFoundError(f"There is no experiment with id {experiment_id}.")
     return experiment_of(row)

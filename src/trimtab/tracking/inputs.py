@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, bindparam, func, select
+from sqlalchemy import Connection, func, select
 
 from trimtab.store.database import Transaction
+from trimtab.store.prepared import Prepared, among
 from trimtab.store.upsert import upsert
 from trimtab.tracking.params_and_tags import checked_text
 from trimtab.tracking.runs import number_of
@@ -17,9 +18,10 @@ from trimtab.tracking.schema import run_models_table as models
 
 CONTEXT_TAG = "mlflow.data.context"
 
-_RUNS: BindParameter[list[int]] = bindparam("runs", expanding=True)
-_DATASETS = select(datasets).where(datasets.c.run.in_(_RUNS)).order_by(datasets.c.run, datasets.c.place)
-_MODELS = select(models).where(models.c.run.in_(_RUNS)).order_by(models.c.run, models.c.model)
+_DATASETS = Prepared(
+    select(datasets).where(among(datasets.c.run, "runs")).order_by(datasets.c.run, datasets.c.place)
+)
+_MODELS = Prepared(select(models).where(among(models.c.run, "runs")).order_by(models.c.run, models.c.model))
 
 
 class RunDataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ def log_models(tx: Transaction, run_id: str, used: Sequence[ModelUse]) -> None:
 
 def datasets_of(connection: Connection, numbers: Sequence[int]) -> Iterator[tuple[int, RunDataset]]:
     """The datasets of runs, given by their numbers, each with its run's number."""
-    for row in connection.execute(_DATASETS, {"runs": numbers}):
+    for row in _DATASETS.rows(connection, runs=numbers):
         yield (
             row.run,
             RunDataset(
@@ -90,5 +92,5 @@ def datasets_of(connection: Connection, numbers: Sequence[int]) -> Iterator[tupl
 
 def models_of(connection: Connection, numbers: Sequence[int]) -> Iterator[tuple[int, ModelUse]]:
     """The logged models of runs, given by their numbers, each with its run's number."""
-    for row in connection.execute(_MODELS, {"runs": numbers}):
+    for row in _MODELS.rows(connection, runs=numbers):
         yield row.run, ModelUse(row.model, row.direction, row.step)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, Row, Select, Table, bindparam, select
+from sqlalchemy import Connection, Row, Table, bindparam, select
 
+from trimtab.store.prepared import Prepared, among
 from trimtab.tracking.inputs import ModelUse, RunDataset, datasets_of, models_of
 from trimtab.tracking.run_search import NAME_TAG, PARENT_TAG
 from trimtab.tracking.schema import latest_metrics_table as latest
@@ -55,34 +56,31 @@ def details_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunDeta
 
 def run_row(connection: Connection, run_id: str) -> Row[Any] | None:
     """The row of a run, or None."""
-    return connection.execute(_RUN, {"id": run_id}).one_or_none()
+    return _RUN.first(connection, id=run_id)
 
 
-def _keyed(table: Table) -> Select[Any]:
+def _keyed(table: Table) -> Prepared:
     columns = (table.c.run, table.c.key, table.c.value)
-    return select(*columns).where(table.c.run.in_(_RUNS)).order_by(table.c.run, table.c.key)
+    return Prepared(select(*columns).where(among(table.c.run, "runs")).order_by(table.c.run, table.c.key))
 
 
-# These are built once: for a single run, building them took longer than running them.
-_RUNS: BindParameter[list[int]] = bindparam("runs", expanding=True)
-_RUN = select(runs).where(runs.c.id == bindparam("id"))
+_RUN = Prepared(select(runs).where(runs.c.id == bindparam("id")))
 _PARAMS = _keyed(params_table)
 _TAGS = _keyed(run_tags_table)
-_METRICS = (
+_METRICS = Prepared(
     select(latest.c.run, metric_keys.c.name, latest.c.value, latest.c.step, latest.c.at)
     .join(metric_keys, metric_keys.c.id == latest.c.key)
-    .where(latest.c.run.in_(_RUNS))
+    .where(among(latest.c.run, "runs"))
     .order_by(latest.c.run, metric_keys.c.name)
 )
 
 
 def _fill(connection: Connection, found: dict[int, RunDetails], numbers: list[int]) -> None:
-    these = {"runs": numbers}
-    for run, key, value in connection.execute(_PARAMS, these):
+    for run, key, value in _PARAMS.rows(connection, runs=numbers):
         found[run].params[key] = value
-    for run, key, value in connection.execute(_TAGS, these):
+    for run, key, value in _TAGS.rows(connection, runs=numbers):
         found[run].tags[key] = value
-    for run, key, value, step, at in connection.execute(_METRICS, these):
+    for run, key, value, step, at in _METRICS.rows(connection, runs=numbers):
         found[run].metrics.append(LatestMetric(key, value, step, at))
     for run, dataset in datasets_of(connection, numbers):
         found[run].datasets.append(dataset)

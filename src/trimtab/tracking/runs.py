@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, insert, or_, select, update
 
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError
 from trimtab.store.database import Transaction
+from trimtab.store.prepared import Prepared
 from trimtab.tracking import experiments
 from trimtab.tracking.schema import experiments_table, run_tags_table
 from trimtab.tracking.schema import runs_table as runs
@@ -24,6 +25,11 @@ Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 ENDED: frozenset[Status] = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 _ID = re.compile(r"[0-9a-f]{32}")
+
+_NUMBER = Prepared(select(runs.c.number, runs.c.lifecycle).where(runs.c.id == bindparam("id")))
+_INSERT = Prepared(
+    insert(runs), ["id", "experiment_id", "parent", "name", "status", "lifecycle", "actor", "started_at"]
+)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +124,7 @@ def create(
         "actor": actor or tx.actor,
         "started_at": started_at or tx.at,
     }
-    tx.execute(insert(runs).values(values))
+    _INSERT.run(tx.connection, [values])
 
 
 def change(
@@ -180,7 +186,7 @@ def get(connection: Connection, run_id: str) -> Run:
 
 def number_of(connection: Connection, run_id: str, *, writing: bool = True) -> int:
     """The small number of a run; raises NotFoundError, and ConflictError if `writing` to a deleted one."""
-    row = connection.execute(select(runs.c.number, runs.c.lifecycle).where(runs.c.id == run_id)).one_or_none()
+    row = _NUMBER.first(connection, id=run_id)
     if row is None:
         raise _unknown(run_id)
     if writing and row.lifecycle != "active":
