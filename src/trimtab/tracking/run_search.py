@@ -32,7 +32,7 @@ __all__ = ["NAME_TAG", "PARENT_TAG", "VOCABULARY", "FoundRuns", "search"]
 COUNTED = 100_000
 """So many runs are counted before they are simply many; counting them takes a few milliseconds."""
 
-_GATHERED = 3.0
+GATHERED = 3.0
 """What a run costs that is gathered, where one that is walked past costs 1."""
 
 _LIFECYCLES: tuple[Lifecycle, ...] = ("active", "deleted")
@@ -124,7 +124,7 @@ class _Searched:
             return None
         share = math.prod(min(few.size / total, 1.0) for few in sizes)
         walked = min(wanted / max(share, 1e-12), total)
-        return fewest if fewest.size * _GATHERED <= walked else None
+        return fewest if fewest.size * GATHERED <= walked else None
 
     def gather(
         self, keys: Sequence[Key], conditions: Sequence[ColumnElement[bool]], place: Place | None, wanted: int
