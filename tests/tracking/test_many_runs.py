@@ -51,7 +51,8 @@ def fill(workspace: Workspace, count: int) -> int:
             )
             run(
                 "INSERT INTO latest_metrics (run, key, value, step, at)"
-                f" SELECT i, :key, CASE WHEN i % 1000 = 7 THEN NULL ELSE ((i * {7919 + 2 * number}) % 1009) / 1009.0 END, 1, 1",
+                " SELECT i, :key, CASE WHEN i % 1000 = 7 THEN NULL ELSE"
+                f" ((i * {7919 + 2 * number}) % 1009) / 1009.0 END, 1, 1",
                 key=number,
             )
             tx.execute(
