@@ -11,11 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trimtab.errors import InvalidInputError, TrimtabError, unknown
-from trimtab.models.inputs import frame_columns
-from trimtab.models.runtimes.predictor import Predictor, load_predictor
-
-Numbers = NDArray[np.float64]
+from trimtab.errors import InvalidInputError, MissingExtraError, TrimtabError, unknown
+from trimtab.models.candidates import Candidate, Numbers, Packaged, load_candidate
+from trimtab.models.runtimes.predictor import Predictor
 
 FEW_BLOCKS = 50
 """Into how many runs of rows a table without event time is cut."""
@@ -30,13 +28,14 @@ class HeldOut:
     """Rows with their labels.
 
     `labelled` marks the rows that have a finite label. `labels`, and `blocks`, which number the days of
-    event time, belong to those.
+    event time, belong to those. `not_inputs` are the columns of target and time.
     """
 
     rows: pl.DataFrame
     labelled: NDArray[np.bool_]
     labels: Numbers
     blocks: NDArray[np.int64]
+    not_inputs: tuple[str, ...]
 
     @classmethod
     def of(cls, rows: pl.DataFrame, target: str, time: str | None) -> HeldOut:
@@ -51,7 +50,8 @@ class HeldOut:
             raise InvalidInputError(f"The target '{target}' is of type {rows[target].dtype}, not a number.")
         labels = rows[target].cast(pl.Float64).to_numpy()
         labelled = np.isfinite(labels)
-        return cls(rows, labelled, labels[labelled], _blocks(rows.filter(labelled), time))
+        own = (target, *((time,) if time else ()))
+        return cls(rows, labelled, labels[labelled], _blocks(rows.filter(labelled), time), own)
 
     @property
     def numbers(self) -> dict[str, float | str | None]:
@@ -75,16 +75,18 @@ class Judged:
         self._held_out = held_out
 
     @cached_property
-    def _loaded(self) -> Predictor | NoEvidenceError:
+    def _loaded(self) -> Candidate | NoEvidenceError:
         if isinstance(self._model, Predictor):
-            return self._model
+            return Packaged(self._model)
         try:
-            return load_predictor(self._model)
+            return load_candidate(self._model, not_inputs=self._held_out.not_inputs)
+        except MissingExtraError:
+            raise  # says nothing of the model: whoever judges must install what is missing
         except TrimtabError as error:
             return NoEvidenceError(f"the {self._role} cannot be loaded: {error}")
 
     @property
-    def predictor(self) -> Predictor:
+    def loaded(self) -> Candidate:
         """The loaded model."""
         if isinstance(self._loaded, NoEvidenceError):
             raise self._loaded
@@ -93,8 +95,7 @@ class Judged:
     @cached_property
     def _answered(self) -> Numbers | NoEvidenceError:
         try:
-            columns = frame_columns(self._held_out.rows, self.predictor.signature)
-            made = self.predictor.predict(columns, ignore_unknown=True)
+            made = self.loaded.answers(self._held_out.rows)
         except TrimtabError as error:
             return NoEvidenceError(f"the {self._role} cannot answer the held-out rows: {error}")
         except NoEvidenceError as error:
@@ -124,12 +125,9 @@ class Judged:
 
     def close(self) -> None:
         """Free what was loaded here."""
-        if (
-            isinstance(self._model, Path)
-            and "_loaded" in self.__dict__
-            and isinstance(self._loaded, Predictor)
-        ):
-            self._loaded.close()
+        loaded = self.__dict__.get("_loaded")
+        if isinstance(self._model, Path) and loaded is not None and not isinstance(loaded, NoEvidenceError):
+            loaded.close()
 
 
 @dataclass(frozen=True)

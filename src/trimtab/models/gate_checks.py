@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trimtab.models import gates
-from trimtab.models.evidence import Evidence, NoEvidenceError, Numbers
-from trimtab.models.inputs import frame_columns
+from trimtab.models.candidates import Numbers
+from trimtab.models.evidence import Evidence, NoEvidenceError
 from trimtab.statistics.intervals import paired_block_bound
 from trimtab.statistics.metrics import metric
 
@@ -90,20 +90,17 @@ def _beats_champion(gate: gates.BeatsChampion, evidence: Evidence) -> Finding:
 
 @check.register
 def _latency(gate: gates.Latency, evidence: Evidence) -> Finding:
-    predictor = evidence.candidate.predictor
     asked = evidence.held_out.rows.head(LATENCY_ROWS)
-    count = asked.height
-    if not count:
+    if not asked.height:
         raise NoEvidenceError("there are no held-out rows to ask")
-    columns = frame_columns(asked, predictor.signature)
-    rows = [{name: [values[row]] for name, values in columns.items()} for row in range(count)]
+    ask = evidence.candidate.loaded.singles(asked)
     taken = np.empty(LATENCY_CALLS)
-    for row in rows:  # warms up
-        predictor.predict(row)
+    for each in ask:  # warms up
+        each()
     for call in range(LATENCY_CALLS):
-        row = rows[call % count]
+        each = ask[call % len(ask)]
         began = time.perf_counter()
-        predictor.predict(row)
+        each()
         taken[call] = time.perf_counter() - began
     median, p99 = (float(value) * 1000 for value in np.quantile(taken, [0.5, 0.99]))
     passed = p99 <= gate.p99_ms
@@ -116,13 +113,13 @@ def _latency(gate: gates.Latency, evidence: Evidence) -> Finding:
 
 @check.register
 def _signature(gate: gates.Signature, evidence: Evidence) -> Finding:
-    mine = evidence.candidate.predictor
-    numbers: dict[str, float | str | None] = {"columns": len(mine.signature.columns)}
+    mine = evidence.candidate.loaded
+    numbers: dict[str, float | str | None] = {"columns": len(mine.inputs or ())}
     if evidence.champion is None:
         return Finding(True, {**numbers, "champion": "none"}, "it answers its example; no champion yet")
-    theirs = evidence.champion.predictor
-    refusals = list(mine.signature.refusals_of(theirs.signature))
-    if mine.target != theirs.target:
+    theirs = evidence.champion.loaded
+    refusals = list(mine.refusals_of(theirs))
+    if mine.target != theirs.target and mine.target and theirs.target:
         refusals.append(f"it predicts '{mine.target}' and the champion '{theirs.target}'")
     numbers["refusals"] = len(refusals)
     if refusals:

@@ -11,6 +11,7 @@ import polars as pl
 
 from trimtab.data.datasets import Datasets
 from trimtab.digest import digest_json
+from trimtab.errors import MissingExtraError
 from trimtab.models.evidence import Evidence, HeldOut, Judged, NoEvidenceError
 from trimtab.models.gate_checks import Finding, check
 from trimtab.models.gates import AnyGate, policy_of
@@ -26,7 +27,7 @@ class GatesRequest(msgspec.Struct, frozen=True, kw_only=True):
     `digest` and `champion` are model trees among the blobs. The rows are those of the dataset's version from
     `start` (included) to `end` (excluded), and of these the share `part`; `time` is the dataset's own time
     column if not given. `project` is the snapshot that the project's own metrics come from; the workspace's
-    folder, if not given.
+    folder, if not given. `policy` is the digest that the report is bound to: that of the gates, if not given.
     """
 
     model: str
@@ -42,6 +43,7 @@ class GatesRequest(msgspec.Struct, frozen=True, kw_only=True):
     part: tuple[float, float] | None = None
     time: str | None = None
     project: str | None = None
+    policy: str = ""
 
 
 def evaluate_gates(
@@ -58,8 +60,9 @@ def evaluate_gates(
     `target` names the label's column, `time` that of event time, by whose days chance is judged; without it
     the rows count in runs of equal length, in their order. A gate that cannot be judged (no rows, an answer
     that is no number, a metric that raises) does not pass, and its result says why. Gates that compare with
-    the champion pass while there is none, and say so. Runs the project's metrics: only where users' code may
-    run. Raises InvalidInputError if `rows` lack `target` or `time`.
+    the champion pass while there is none, and say so. Runs the project's metrics, and models that MLflow's
+    clients logged: only where users' code may run. Raises InvalidInputError if `rows` lack `target` or
+    `time`, MissingExtraError where a package is missing that a model needs.
     """
     held_out = HeldOut.of(rows, target, time)
     judged = Judged("candidate", candidate, held_out)
@@ -74,7 +77,8 @@ def evaluate_gates(
 
 
 def judge(workspace: Workspace, request: GatesRequest) -> GateReport:
-    """Judge a stored candidate; the report is not stored. Runs the project's metrics."""
+    """Judge a stored candidate; the report is not stored. Runs the project's metrics, and may run the model's
+    own code."""
     datasets = Datasets(workspace)
     version = datasets.version(request.dataset, request.dataset_version)
     rows = datasets.read(
@@ -93,11 +97,13 @@ def judge(workspace: Workspace, request: GatesRequest) -> GateReport:
     return GateReport(
         model=request.model,
         digest=request.digest,
-        policy=policy_of(request.gates).digest,
+        policy=request.policy or policy_of(request.gates).digest,
         results=results,
         created_at=workspace.clock.now(),
         version=request.version,
         rows=digest_json([request.dataset, version.digest, request.start, request.end, request.part]),
+        dataset=request.dataset,
+        dataset_version=version.number,
         champion=request.champion,
     )
 
@@ -119,6 +125,8 @@ def _model(workspace: Workspace, digest: str) -> Path:
 def _result(gate: AnyGate, evidence: Evidence) -> GateResult:
     try:
         finding = check(gate, evidence)
+    except MissingExtraError:
+        raise
     except NoEvidenceError as error:
         finding = Finding(False, {}, f"it cannot be judged: {error}")
     except Exception as error:  # noqa: BLE001, a user's metric may raise anything; then the gate fails

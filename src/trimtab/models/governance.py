@@ -29,6 +29,7 @@ from trimtab.models.reports import GateReport
 from trimtab.models.schema import gate_reports_table as gate_reports
 from trimtab.models.schema import model_policies_table as policies
 from trimtab.models.schema import model_versions_table as versions
+from trimtab.models.versions import find_model
 from trimtab.store.database import Transaction
 
 PRODUCTION = "Production"
@@ -71,7 +72,8 @@ def demand_override(model: Row[Any], override: Override | None, what: str) -> No
         raise RefusedError(
             f"The model '{model.name}' is governed by {model.governed_by}: {what} is refused, and no gate "
             "report allows it.",
-            hint="Override this with a person and a reason.",
+            hint="Override this with a person and a reason, or free the model from its gates: "
+            f"`trimtab model govern {model.name} --release`.",
         )
 
 
@@ -129,6 +131,11 @@ def standing(connection: Connection, model: Row[Any]) -> list[Row[Any]]:
     else:
         query = query.where((versions.c.stage == PRODUCTION) | (versions.c.version == champion))
     return list(connection.execute(query.order_by(versions.c.version)))
+
+
+def standing_versions(connection: Connection, name: str) -> list[int]:
+    """The numbers of the versions of a model that a policy must let pass before it comes into force."""
+    return [row.version for row in standing(connection, find_model(connection, name))]
 
 
 def _targets(connection: Connection, model: Row[Any], line: Line) -> list[tuple[Reign, Row[Any]]]:

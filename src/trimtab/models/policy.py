@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from trimtab.data.window import Window
 from trimtab.digest import digest_json
 from trimtab.errors import InvalidInputError
 
@@ -20,11 +21,27 @@ class PolicyGate(msgspec.Struct, frozen=True):
         return digest_json(self.declaration)
 
 
-class Policy(msgspec.Struct, frozen=True):
+class PolicyRows(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The held-out rows that the gates are judged on: those of a dataset within `window`, as asked for when
+    they are judged. `target` is the column of the labels."""
+
+    dataset: str
+    target: str
+    window: Window = Window()
+
+    def __post_init__(self) -> None:
+        if not self.dataset.strip() or not self.target.strip():
+            raise InvalidInputError(
+                "The rows of a policy are of a dataset, and one of its columns is the target."
+            )
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """The gates that a version must pass to become champion; raises InvalidInputError if there is none,
-    or if two have one name."""
+    or if two have one name. `rows` is None where a loop says on which rows they are judged."""
 
     gates: tuple[PolicyGate, ...]
+    rows: PolicyRows | None = None
 
     def __post_init__(self) -> None:
         if not self.gates:
@@ -41,7 +58,8 @@ class Policy(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> str:
         """The policy's digest; the order of the gates does not matter."""
-        return digest_json({gate.name: gate.declaration for gate in self.gates})
+        gates = {gate.name: gate.declaration for gate in self.gates}
+        return digest_json(gates if self.rows is None else {"gates": gates, "rows": self.rows})
 
     def weakened_from(self, earlier: Policy) -> tuple[str, ...]:
         """The names of the gates of `earlier` that are gone or declared otherwise here.

@@ -205,6 +205,7 @@ class Registry(Catalog):
             "by": by,
             "policy": policy.digest,
             "gates": [gate.name for gate in policy.gates],
+            **({} if policy.rows is None else {"rows": policy.rows}),
             "weakened": weakened,
             "affirmed": [_ground(row, basis) for row, basis in affirmed],
         }
@@ -317,6 +318,8 @@ class Registry(Catalog):
         if weakened:
             what = f"taking away or changing the gates {', '.join(weakened)}"
             governance.demand_override(model, override, what)
+        if policy.rows != present.rows and present.rows is not None:
+            governance.demand_override(model, override, "judging its gates on other rows")
         if by != model.governed_by:
             governance.demand_override(model, override, f"governing it in the name of {by}")
         return weakened
@@ -330,7 +333,8 @@ class Registry(Catalog):
                 basis = governance.basis_for(tx.connection, model, row, policy, override)
             except RefusedError as error:
                 raise RefusedError(
-                    f"The model '{model.name}' cannot be governed yet. {error.message}", hint=error.hint
+                    f"The model '{model.name}' cannot be governed yet. {error.message}",
+                    hint=error.hint,
                 ) from None
             affirmed.append((row, basis))
         return affirmed

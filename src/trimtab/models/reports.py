@@ -21,7 +21,8 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     """The evidence for or against one model, bound to its content and to the policy that it was held to.
 
     `digest` is the model's tree, `policy` the digest of the gates policy, `rows` that of the rows that it
-    was judged on ("" where no gate needed any), `champion` that of the model that it was compared with.
+    was judged on ("" where no gate needed any), which are of this `dataset_version` of `dataset`; `champion`
+    is the digest of the model that it was compared with.
     `version` is None for a candidate that was not registered when it was judged.
     """
 
@@ -32,6 +33,8 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     version: int | None = None
     rows: str = ""
+    dataset: str = ""
+    dataset_version: int | None = None
     champion: str | None = None
 
     @property
