@@ -37,20 +37,34 @@ TOKEN_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-def create_app(workspace: Workspace, host: str) -> FastAPI:
+class Application(FastAPI):
+    """FastAPI behind what every request passes first: the guard, the limit of bodies, and MLflow's endpoints,
+    whose many small requests need nothing of what FastAPI does around one."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on to the routes."""
+        await self.front(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by the routes."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(workspace: Workspace, host: str) -> Application:
     """The application over an open workspace, for a port on `host`.
 
     Raises RefusedError if `host` lies beyond loopback and there is no token.
     """
     check_binding(host, access(workspace, host))
-    app = FastAPI(title="Trimtab", version="1", lifespan=_heartbeats(workspace))
+    app = Application(title="Trimtab", version="1", lifespan=_heartbeats(workspace))
     app.state.workspace = workspace
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, limit=workspace.settings.body_limit)
-    app.add_middleware(Guard, current=Cached(lambda: access(workspace, host), TOKEN_SECONDS))
+    limited = BodyLimit(mlflow.Front(workspace, app.routed), workspace.settings.body_limit)
+    app.front = Guard(limited, Cached(lambda: access(workspace, host), TOKEN_SECONDS))
     for module in (status, datasets, loops, models, journal):
         app.include_router(module.router)
-    mlflow.mount(app, workspace)
 
     @app.get("/health", tags=["status"])
     def health() -> JSONResponse:
@@ -117,6 +131,9 @@ class Cached:
             return answer
 
 
+_ASKED = frozenset({b"authorization", b"host", b"origin"})
+
+
 class Guard:
     """Lets a request in only with a token, where this port demands one; where it does not, only requests that
     no foreign web page can have sent: named for this machine, and from no other origin."""
@@ -128,7 +145,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _ASKED}
             current = self._current.fresh()
             try:
                 if current is None:
@@ -156,9 +173,12 @@ class BodyLimit:
             return
         body = bytearray()
         while True:
-            message = await receive()
+            try:
+                message = await receive()
+            except asyncio.CancelledError:  # Granian's word for a caller who is gone
+                return
             if message["type"] != "http.request":
-                return  # the caller is gone
+                return
             body += message.get("body", b"")
             if len(body) > self._limit:
                 error = TooLargeError(

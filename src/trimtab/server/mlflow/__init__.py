@@ -16,14 +16,15 @@ Clients get the answers that MLflow's own server gives, but for these difference
 - Names in messages are spelled as in MLflow's own messages (snake_case); protobuf's camelCase is not read.
 - Traces, webhooks, prompts, assessments, scorers and evaluation datasets are not there yet: they answer
   ENDPOINT_NOT_FOUND.
-- The parts of a multipart upload come to this server. Downloads in ranges are not announced, since they cost
-  each file a request more; a client that is told to fetch so can.
+- Uploads in parts and downloads in ranges are answered, and not announced: to one server a file goes faster
+  in one piece, and the client sends that again where it is broken off. A client that is told to, by
+  MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD and _DOWNLOAD, sends and fetches so.
 """
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trimtab.server.mlflow import (
     artifacts,
@@ -56,32 +57,42 @@ STREAMED = tuple(
 )
 
 
-def mount(app: FastAPI, workspace: Workspace) -> None:
-    """Let the application answer MLflow's clients."""
-    door = Door(workspace)
+SERVER_INFO = {
+    "store_type": "SqlStore",
+    "workspaces_enabled": False,
+    "trace_archival_enabled": False,
+    "multipart_uploads_enabled": False,
+    "multipart_downloads_enabled": False,
+}
 
-    @app.get("/version", include_in_schema=False)
-    def version() -> Response:
-        return PlainTextResponse(PROTOCOL_VERSION)
 
-    for api in ("/api", "/ajax-api"):
+class Front:
+    """Answers MLflow's clients, and passes all other requests on."""
 
-        @app.get(f"{api}/3.0/mlflow/server-info", include_in_schema=False)
-        def server_info() -> Response:
-            return JSONResponse(
-                {
-                    "store_type": "SqlStore",
-                    "workspaces_enabled": False,
-                    "trace_archival_enabled": False,
-                    "multipart_uploads_enabled": True,
-                    "multipart_downloads_enabled": False,
-                }
-            )
+    def __init__(self, workspace: Workspace, otherwise: ASGIApp) -> None:
+        self._otherwise = otherwise
+        self._doors: dict[str, ASGIApp] = {}
+        self._plain: dict[str, ASGIApp] = {"/version": PlainTextResponse(PROTOCOL_VERSION)}
+        door = Door(workspace)
+        for api in ("/api", "/ajax-api"):
+            self._plain[f"{api}/3.0/mlflow/server-info"] = JSONResponse(SERVER_INFO)
+            artifacts_below = f"{api}/2.0/mlflow-artifacts"
+            self._doors[artifacts_below] = Artifacts(door, artifacts_below)
+            for number in ("2.0", "3.0", "4.0"):
+                prefix = f"{api}/{number}/mlflow"
+                self._doors[prefix] = Protocol(door, prefix, ENDPOINTS if number == "2.0" else ())
 
-        app.mount(f"{api}/2.0/mlflow-artifacts", Artifacts(door, f"{api}/2.0/mlflow-artifacts"))
-        for number in ("2.0", "3.0", "4.0"):
-            prefix = f"{api}/{number}/mlflow"
-            app.mount(prefix, Protocol(door, prefix, ENDPOINTS if number == "2.0" else ()))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        app = self._otherwise
+        if scope["type"] == "http":
+            path = scope["path"]
+            if scope["method"] == "GET" and path in self._plain:
+                app = self._plain[path]
+            else:
+                # "/api/2.0/mlflow/runs/get" is answered by the door of "/api/2.0/mlflow".
+                app = self._doors.get("/".join(path.split("/", 4)[:4]), app)
+        await app(scope, receive, send)
 
 
 def is_streamed(path: str) -> bool:

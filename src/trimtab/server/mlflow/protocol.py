@@ -7,17 +7,18 @@ validation by a framework cost is more than what most of them do.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
 import re
 import typing
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -34,6 +35,10 @@ _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
+THREADS = 32
+"""Requests that are worked on at once: as many as the store has connections."""
+
+
 class Empty(msgspec.Struct):
     """A message that says nothing."""
 
@@ -45,6 +50,7 @@ class Door:
         self.workspace = workspace
         self.writer = MetricWriter(workspace.database)
         self.sequence = itertools.count(1)
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
         self._has_default = False
 
     def caller(self, actor: str) -> Caller:
@@ -99,7 +105,9 @@ class Protocol:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         body = await whole_body(receive)
-        response = await run_in_threadpool(self._answer, scope, body)
+        response = await asyncio.get_running_loop().run_in_executor(
+            self._door.threads, self._answer, scope, body
+        )
         await response(scope, receive, send)
 
     def _answer(self, scope: Scope, body: bytes) -> Response:
