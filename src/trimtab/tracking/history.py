@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from trimtab.errors import NotFoundError
 from trimtab.tracking.metrics import PLAIN
@@ -74,16 +74,22 @@ def metric_history(
 
 
 def _unpacked(
-    rows: Iterable[Row[Any]],
+    rows: Iterable[Sequence[Any]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    integers: list[NDArray[np.int64]] = [np.empty((2, 0), dtype=np.int64)]
+    """The columns of all chunks; those with the same number of points are unpacked together."""
+    alike: dict[int, list[bytes]] = {}
+    for points, encoding, data in rows:
+        assert encoding == PLAIN
+        alike.setdefault(points, []).append(data)
+    integers: list[NDArray[np.int64]] = [np.empty((0, 2), dtype=np.int64)]
     values: list[NDArray[np.float64]] = [np.empty(0)]
-    for row in rows:
-        assert row.encoding == PLAIN
-        integers.append(np.frombuffer(row.data, dtype="<i8", count=2 * row.points).reshape(2, row.points))
-        values.append(np.frombuffer(row.data, dtype="<f8", offset=16 * row.points))
-    both = np.concatenate(integers, axis=1)
-    return both[0], both[1], np.concatenate(values)
+    for points, chunk in alike.items():
+        data = b"".join(chunk)
+        whole = np.frombuffer(data, dtype="<i8").reshape(len(chunk), 3, points)
+        integers.append(whole[:, :2].transpose(0, 2, 1).reshape(-1, 2))
+        values.append(np.frombuffer(data, dtype="<f8").reshape(len(chunk), 3, points)[:, 2].reshape(-1))
+    both = np.concatenate(integers)
+    return both[:, 0], both[:, 1], np.concatenate(values)
 
 
 def _distinct(

@@ -25,6 +25,7 @@ from trimtab.errors import InvalidInputError
 from trimtab.store.database import Database, Transaction
 from trimtab.store.types import from_microseconds, to_microseconds
 from trimtab.store.upsert import upsert
+from trimtab.tracking.compaction import SMALL, Compaction
 from trimtab.tracking.params_and_tags import checked_key
 from trimtab.tracking.runs import number_of
 from trimtab.tracking.schema import latest_metrics_table as latest
@@ -119,6 +120,7 @@ class MetricWriter:
         self._name = uuid.uuid4().hex
         self._id: int | None = None
         self._keys: dict[str, int] = {}
+        self._compaction = Compaction(database)
 
     def write(
         self,
@@ -139,17 +141,20 @@ class MetricWriter:
                 self._database.write(also, actor=actor)
             return
 
-        def work(tx: Transaction) -> tuple[int, dict[str, int]]:
+        def work(tx: Transaction) -> tuple[int, int, dict[str, int]]:
             if also is not None:
                 also(tx)
             writer = self._id or _intern(tx, metric_writers, [self._name])[self._name]
             fresh = _intern(tx, metric_keys, [key for key in batch if key not in self._keys])
-            append(tx, number_of(tx.connection, run_id), batch, {**self._keys, **fresh}, writer, sequence)
-            return writer, fresh
+            run = number_of(tx.connection, run_id)
+            append(tx, run, batch, {**self._keys, **fresh}, writer, sequence)
+            return run, writer, fresh
 
         # What was interned is remembered only now that it is committed.
-        self._id, fresh = self._database.write(work, actor=actor)
+        run, self._id, fresh = self._database.write(work, actor=actor)
         self._keys.update(fresh)
+        small = [self._keys[key] for key, packed in batch.items() if packed.points < SMALL]
+        self._compaction.wrote(run, small, self._id, sequence, actor=actor)
 
 
 def append(
