@@ -147,7 +147,7 @@ class MetricWriter:
             writer = self._id or _intern(tx, metric_writers, [self._name])[self._name]
             fresh = _intern(tx, metric_keys, [key for key in batch if key not in self._keys])
             run = number_of(tx.connection, run_id)
-            append(tx, run, batch, {**self._keys, **fresh}, writer, sequence)
+            append(tx, run, batch, {**self._keys, **fresh} if fresh else self._keys, writer, sequence)
             return run, writer, fresh
 
         # What was interned is remembered only now that it is committed.
