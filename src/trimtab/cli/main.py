@@ -35,6 +35,7 @@ COMMANDS = {
     "loop": "Loops: apply, watch, trigger, approve, pause, roll back.",
     "model": "Models: versions, aliases, gates, validation.",
     "endpoint": "Endpoints: routes, predictions, labels.",
+    "import": "Bring in what MLflow has kept.",
     "journal": "The record of every change: list, verify.",
     "why": "The evidence behind a loop's decisions.",
     "token": "Bearer tokens for ports beyond loopback.",
