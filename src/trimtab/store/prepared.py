@@ -7,8 +7,7 @@ still SQLAlchemy's, so they are written once for both databases, and values pass
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -45,8 +44,10 @@ class Prepared:
     def rows(self, connection: Connection, **parameters: Any) -> list[Any]:
         """All rows, as named tuples of the selected columns."""
         compiled, driver = self._begun(connection)
-        with compiled.told_as_sqlalchemy_does():
+        try:
             found = driver.execute(compiled.text, compiled.arguments(parameters)).fetchall()
+        except compiled.failures as error:
+            raise compiled.told(error) from error
         return compiled.converted(found)
 
     def first(self, connection: Connection, **parameters: Any) -> Any | None:
@@ -57,12 +58,14 @@ class Prepared:
     def run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
         """Run the statement once for each set of parameters; answers how many rows it changed."""
         compiled, driver = self._begun(connection)
-        with compiled.told_as_sqlalchemy_does():
+        try:
             if len(rows) == 1:
                 return int(driver.execute(compiled.text, compiled.arguments(rows[0])).rowcount)
             cursor = driver.cursor()
             cursor.executemany(compiled.text, [compiled.arguments(row) for row in rows])
             return int(cursor.rowcount)
+        except compiled.failures as error:
+            raise compiled.told(error) from error
 
     def _begun(self, connection: Connection) -> tuple[_Compiled, Any]:
         """The statement for this database, and the driver's own connection, in a transaction."""
@@ -83,6 +86,7 @@ class _Compiled:
             dialect=dialect, column_keys=None if columns is None else list(columns)
         )
         self._dialect = dialect
+        self.failures: type[Exception] = dialect.loaded_dbapi.Error
         self._places = compiled.positiontup  # None where parameters go by their names
         self._converters = {
             name: convert
@@ -125,14 +129,9 @@ class _Compiled:
             rows.append(self._row(values))
         return rows
 
-    @contextmanager
-    def told_as_sqlalchemy_does(self) -> Iterator[None]:
-        """Raise the driver's errors as SQLAlchemy's, whose classes the callers know."""
-        failures = self._dialect.loaded_dbapi.Error
-        try:
-            yield
-        except failures as error:
-            raise DBAPIError.instance(self.text, None, error, failures, dialect=self._dialect) from error
+    def told(self, error: Exception) -> BaseException:
+        """An error of the driver's as SQLAlchemy raises it, whose classes the callers know."""
+        return DBAPIError.instance(self.text, None, error, self.failures, dialect=self._dialect)
 
     def _bound(self, name: str, value: Any) -> Any:
         convert = self._converters.get(name)
@@ -148,6 +147,10 @@ class among(ColumnElement[bool]):  # noqa: N801  (reads like SQLAlchemy's own fu
     def __init__(self, column: ColumnElement[int], name: str) -> None:
         self.column = column
         self.numbers: BindParameter[list[int]] = bindparam(name, type_=_Numbers())
+
+    def self_group(self, against: object = None) -> among:
+        """As it is: "= 1" behind it, as for other truths in SQLite, would keep every index out of use."""
+        return self
 
 
 @compiles(among, "sqlite")
