@@ -79,9 +79,9 @@ class Client:
             self.close()
             raise
 
-    def post(self, path: str, headers: dict[str, str] | None = None, **body: object) -> tuple[int, Any]:
+    def post(self, path: str, /, **body: object) -> tuple[int, Any]:
         """Ask one of MLflow's endpoints."""
-        return self.ask("POST", f"{API}/{path}", json.dumps(body).encode(), headers)
+        return self.ask("POST", f"{API}/{path}", json.dumps(body).encode())
 
     def get(self, path: str) -> Any:
         """The answer of one of MLflow's endpoints, which must be there."""

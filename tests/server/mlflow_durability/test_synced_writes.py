@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psutil
 import pytest
 from tests.conftest import SERVICES_REQUIRED
 from tests.server.mlflow_durability import trace
-from tests.server.mlflow_durability.server_role import Client, ServerRole
+from tests.server.mlflow_durability.server_role import API, Client, ServerRole
 
 from trimtab.workspace import Workspace
 
@@ -61,7 +62,8 @@ def test_the_store_is_synced_before_the_answer(tmp_path: Path, free_port: int) -
             "update-run": ("runs/update", {"run_id": run, "status": "FINISHED", "end_time": 2}),
         }
         for mark, (path, body) in asked.items():
-            status, answer = client.post(path, {"X-Mark": f"<{mark}>"}, **body)  # type: ignore[arg-type]  # by name
+            whole = json.dumps(body).encode()
+            status, answer = client.ask("POST", f"{API}/{path}", whole, {"X-Mark": f"<{mark}>"})
             assert status == 200, answer
         place = f"/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/note.txt"
         assert client.ask("PUT", place, b"kept", {"X-Mark": "<artifact>"})[0] == 200
