@@ -59,7 +59,7 @@ class AliasEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 def checked_alias(alias: str) -> str:
     """`alias`, if it can be one, by MLflow's rules; raises InvalidInputError otherwise."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+    if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
         raise InvalidInputError(
             f"{alias!r:.80} cannot be an alias.",
             hint="Use letters, digits, '_' and '-'; 'latest' and words like 'v1' are taken.",

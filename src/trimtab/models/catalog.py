@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Update, delete, insert, select, update
 
 from trimtab.errors import AlreadyExistsError
 from trimtab.models import aliases, governance, versions
@@ -84,6 +84,8 @@ class Catalog:
         For a governed model this takes an override; both names stay governed.
         """
         model = versions.find_model(tx.connection, name, lock=True)
+        if new_name == name:
+            return
         governance.demand_override(model, override, "renaming it")
         taken = select(models_table.c.id).where(models_table.c.name == versions.checked_name(new_name))
         if tx.execute(taken).first() is not None:
@@ -214,6 +216,7 @@ class Catalog:
         table = model_versions_table
         this = (table.c.model_id == model.id) & (table.c.version == version)
         tx.execute(update(table).where(this).values(deleted_at=tx.at))
+        tx.execute(update(models_table).where(models_table.c.id == model.id).values(updated_at=tx.at))
 
     def reject_version(self, tx: Transaction, name: str, version: int, *, reason: str) -> None:
         """Say that a version failed where it was tried: the gate reports that its content has so far count
@@ -227,8 +230,9 @@ class Catalog:
     def describe(self, tx: Transaction, name: str, description: str, *, version: int | None = None) -> None:
         """Replace the description of a model, or of one of its versions."""
         model = versions.find_model(tx.connection, name, lock=True)
+        statement: Update
         if version is None:
-            statement = update(models_table).where(models_table.c.id == model.id)
+            statement = update(models_table).where(models_table.c.id == model.id).values(updated_at=tx.at)
         else:
             versions.find_version(tx.connection, model, version)
             table = model_versions_table
@@ -247,6 +251,8 @@ class Catalog:
     def delete_tag(self, tx: Transaction, name: str, key: str, *, version: int | None = None) -> None:
         """Take a tag off a model, or off one of its versions."""
         model = versions.find_model(tx.connection, name, lock=True)
+        if version is not None:
+            versions.find_version(tx.connection, model, version)
         table = model_tags_table
         this = (table.c.model_id == model.id) & (table.c.version == (version or 0)) & (table.c.key == key)
         if tx.execute(delete(table).where(this)).rowcount:

@@ -61,6 +61,11 @@ def tree_of_address(workspace: Workspace, source: str) -> str:
     return workspace.blobs.put_manifest({ADDRESS_FILE: file})
 
 
+def address_of(workspace: Workspace, digest: str) -> str:
+    """The address that the tree of a version holds whose content is elsewhere."""
+    return workspace.blobs.get(workspace.blobs.manifest(digest).files[ADDRESS_FILE].digest).decode()
+
+
 def is_address(workspace: Workspace, digest: str) -> bool:
     """Whether a tree is that of a version whose content is elsewhere."""
     return set(workspace.blobs.manifest(digest).files) == {ADDRESS_FILE}

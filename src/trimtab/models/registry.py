@@ -173,6 +173,7 @@ class Registry(Catalog):
             tx.execute(update(table).where(there).values(stage="Archived"))
         this = (table.c.model_id == model.id) & (table.c.version == version)
         tx.execute(update(table).where(this).values(stage=stage))
+        tx.execute(update(models_table).where(models_table.c.id == model.id).values(updated_at=tx.at))
         details = {"stage": stage, "archived_existing": archive_existing, **_ground(row, basis)}
         journal_override(tx, "model.stage_set", name, details, reason, override)
         return self.get_version(name, version, tx=tx)

@@ -24,7 +24,6 @@ ORDERS_OF_MODELS = Vocabulary(
         "name": "name",
         "timestamp": "updated_at",
         "last_updated_timestamp": "updated_at",
-        "creation_timestamp": "created_at",
     },
     entities=frozenset({"attribute"}),
 )
@@ -72,8 +71,7 @@ def search_models(
     for condition in parse_filter(filter, MODELS):
         column = models_table.c.name if condition.entity == "attribute" else None
         query = query.where(_met(connection, condition, column, 0))
-    for clause in order_by:
-        query = _ordered(query, clause, ORDERS_OF_MODELS)
+    query = _ordered(query, order_by, ORDERS_OF_MODELS)
     offset = offset_of(page_token)
     rows = list(connection.execute(query.order_by(models_table.c.name).offset(offset).limit(limit + 1)))
     token = offset_token(offset + limit) if len(rows) > limit else ""
@@ -91,17 +89,18 @@ def search_versions(
     """Versions that meet the filter, the newest first where the order says nothing else. Raises
     InvalidInputError for a filter, an order or a token that cannot be read."""
     table = model_versions_table
-    query = (
+    query: Select[Any] = (
         select(table.c.model_id, table.c.version)
         .join(models_table, models_table.c.id == table.c.model_id)
         .where(table.c.deleted_at.is_(None))
     )
     for condition in parse_filter(filter, VERSIONS):
         column = _column_of_version(condition.key) if condition.entity == "attribute" else None
+        if condition.key == "version" and not float(str(condition.value)).is_integer():
+            raise InvalidInputError(f"A version's number is whole, and not {condition.value}.")
         query = query.where(_met(connection, condition, column, table.c.version))
-    for clause in order_by:
-        query = _ordered(query, clause, ORDERS_OF_VERSIONS)
-    query = query.order_by(table.c.created_at.desc(), models_table.c.name, table.c.version.desc())
+    query = _ordered(query, order_by or ("last_updated_timestamp DESC",), ORDERS_OF_VERSIONS)
+    query = query.order_by(models_table.c.name, table.c.version.desc())
     offset = offset_of(page_token)
     rows = list(connection.execute(query.offset(offset).limit(limit + 1)))
     token = offset_token(offset + limit) if len(rows) > limit else ""
@@ -134,15 +133,22 @@ def _met(
     return exists().where(here, compared(connection, tags.c.value, condition))
 
 
-def _ordered(query: Select[Any], clause: str, vocabulary: Vocabulary) -> Select[Any]:
-    order = parse_order(clause, vocabulary)
-    if order.entity != "attribute":
-        raise InvalidInputError(f"Invalid order by key '{order.key:.80}' specified.")
-    if vocabulary is ORDERS_OF_MODELS:
-        column: ColumnElement[Any] = models_table.c[order.key]
-    else:
-        column = _column_of_version(order.key)
-    return query.order_by(column.asc() if order.ascending else column.desc())
+def _ordered(query: Select[Any], clauses: Sequence[str], vocabulary: Vocabulary) -> Select[Any]:
+    seen: set[str] = set()
+    for clause in clauses:
+        order = parse_order(clause, vocabulary)
+        if order.entity != "attribute":
+            raise InvalidInputError(f"Invalid order by key '{order.key:.80}' specified.")
+        word = clause.split()[0]
+        if word in seen:
+            raise InvalidInputError(f"`order_by` contains duplicate fields: {list(clauses)}")
+        seen.add(word)
+        if vocabulary is ORDERS_OF_MODELS:
+            column: ColumnElement[Any] = models_table.c[order.key]
+        else:
+            column = _column_of_version(order.key)
+        query = query.order_by(column.asc() if order.ascending else column.desc())
+    return query
 
 
 def _column_of_version(key: str) -> ColumnElement[Any]:

@@ -94,12 +94,14 @@ def checked_name(name: str) -> str:
 
 
 def find_model(connection: Connection, name: str, *, deleted: bool = False, lock: bool = False) -> Row[Any]:
-    """The row of a model; raises NotFoundError, also for a deleted one unless `deleted`.
+    """The row of a model; raises NotFoundError, also for a deleted one unless `deleted`, InvalidInputError
+    for what cannot be a name.
 
     Whatever changes a model locks its row first, so that changes come one after the other.
     """
     row = connection.execute(_LOCKED_MODEL if lock else _MODEL, {"name": name}).one_or_none()
     if row is None or (row.lifecycle != "active" and not deleted):
+        checked_name(name)
         names = connection.execute(select(models.c.name).where(models.c.lifecycle == "active")).scalars()
         raise unknown("model", name, names)
     return row

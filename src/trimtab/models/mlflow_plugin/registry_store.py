@@ -1,7 +1,6 @@
 """MLflow's registry store over a workspace in this process.
 
 A version is a snapshot of its source's files at the moment it is made; what is governed keeps its gates.
-Searches are done in memory by MLflow's own parsing and comparing.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from mlflow.entities.model_registry import (
     ModelVersion,
     ModelVersionTag,
@@ -32,7 +32,6 @@ from mlflow.store.model_registry import (
 )
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.search_utils import SearchModelUtils, SearchModelVersionUtils, SearchUtils
 from mlflow.utils.validation import (
     _validate_model_alias_name,
     _validate_model_alias_name_reserved,
@@ -43,9 +42,9 @@ from mlflow.utils.validation import (
 )
 
 from trimtab.errors import NotFoundError
-from trimtab.models import versions
+from trimtab.models import registry_search, versions
 from trimtab.models.addresses import artifacts_address
-from trimtab.models.contents import is_address, tree_at, tree_of_address
+from trimtab.models.contents import address_of, is_address, tree_at, tree_of_address
 from trimtab.models.mlflow_plugin.entities import milliseconds
 from trimtab.models.mlflow_plugin.errors import as_mlflow, refusing, refusing_the_rest
 from trimtab.models.mlflow_plugin.stored_workspace import StoredWorkspace
@@ -113,10 +112,20 @@ class RegistryStore(AbstractStore):
         """See MLflow."""
         _check_page_size(max_results, SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD)
         with as_mlflow():
-            everything = [self._model(model, []) for model in Registry(self._stored.open).models()]
-        met = SearchModelUtils.sort(SearchModelUtils.filter(everything, filter_string), order_by)
-        page = _page(met, max_results, page_token)
-        return PagedList([self.get_registered_model(model.name) for model in page], page.token)
+            registry = Registry(self._stored.open)
+            with self._stored.open.read() as connection:
+                page = registry_search.search_models(
+                    connection,
+                    filter=filter_string or "",
+                    order_by=order_by or (),
+                    limit=max_results,
+                    page_token=page_token or "",
+                )
+            models = [
+                self._model(model, self._newest(registry.versions(model.name), ALL_STAGES))
+                for model in page.models
+            ]
+        return PagedList(models, page.next_page_token or None)
 
     def get_registered_model(self, name: str) -> RegisteredModel:
         """See MLflow."""
@@ -216,7 +225,7 @@ class RegistryStore(AbstractStore):
         with as_mlflow():
             found = Registry(self._stored.open).get_version(name, version_number(version))
             if is_address(self._stored.open, found.digest):
-                return found.source
+                return address_of(self._stored.open, found.digest)  # also that of a copy
         return artifacts_address(self._stored.project, "trees", found.digest)
 
     def search_model_versions(
@@ -228,23 +237,17 @@ class RegistryStore(AbstractStore):
     ) -> PagedList[ModelVersion]:
         """See MLflow."""
         _check_page_size(max_results, SEARCH_MODEL_VERSION_MAX_RESULTS_THRESHOLD)
-        with as_mlflow():
-            registry = Registry(self._stored.open)
-            everything = [
-                self._version(version)
-                for model in registry.models()
-                for version in registry.versions(model.name)
-            ]
-        for each in everything:
-            vars(each)["_version"] = int(each.version)  # a number, as MLflow's comparing wants it
-        met = SearchModelVersionUtils.sort(
-            SearchModelVersionUtils.filter(everything, filter_string),
-            order_by or ["last_updated_timestamp DESC", "name ASC", "version_number DESC"],
-        )
-        page = _page(met, max_results, page_token)
-        for each in page:
-            vars(each)["_version"] = str(each.version)
-        return page
+        with as_mlflow(), self._stored.open.read() as connection:
+            page = registry_search.search_versions(
+                connection,
+                filter=filter_string or "",
+                order_by=order_by or (),
+                limit=max_results,
+                page_token=page_token or "",
+            )
+        # As in MLflow, what is found says nothing of its aliases.
+        found = [self._version(msgspec.structs.replace(each, aliases=())) for each in page.versions]
+        return PagedList(found, page.next_page_token or None)
 
     def set_model_version_tag(self, name: str, version: str, tag: ModelVersionTag) -> None:
         """See MLflow."""
@@ -305,11 +308,10 @@ class RegistryStore(AbstractStore):
         return self._stored.write(lambda tx: work(Registry(self._stored.open), tx))
 
     def _newest(self, found: list[versions.ModelVersion], stages: list[str]) -> list[ModelVersion]:
-        """The newest version in each of these stages; `found` has the newest first."""
-        newest: dict[str, versions.ModelVersion] = {}
-        for version in found:
-            newest.setdefault(version.stage, version)
-        return [self._version(newest[stage]) for stage in ALL_STAGES if stage in newest and stage in stages]
+        """The newest version in each of these stages, in the order in which stages were first taken; `found`
+        has the newest first."""
+        newest = {version.stage: version for version in reversed(found)}
+        return [self._version(each) for stage, each in newest.items() if stage in stages]
 
     def _model(self, model: versions.RegisteredModel, latest: list[ModelVersion]) -> RegisteredModel:
         return RegisteredModel(
@@ -351,12 +353,6 @@ def _check_page_size(max_results: object, most: int) -> None:
             f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at least 1, and "
             f"at most {most}."
         )
-
-
-def _page(found: list[Any], max_results: int, page_token: str | None) -> PagedList[Any]:
-    start = SearchUtils.parse_start_offset_from_page_token(page_token)
-    end = start + max_results
-    return PagedList(found[start:end], SearchUtils.create_page_token(end) if end < len(found) else None)
 
 
 for _name in [name for name in dir(AbstractStore) if "prompt" in name and not name.startswith("__")]:

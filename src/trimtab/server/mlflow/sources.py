@@ -13,7 +13,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError
 from trimtab.models.addresses import Place, tree_on_a_server
-from trimtab.models.contents import is_address, tree_at, tree_of_address
+from trimtab.models.contents import address_of, is_address, tree_at, tree_of_address
 from trimtab.models.registry import Registry
 from trimtab.models.sources import place_of_source, version_in
 from trimtab.models.versions import ModelVersion
@@ -60,9 +60,8 @@ def download_uri(caller: Caller, version: ModelVersion) -> str:
     """Where the content of a version is fetched from: the snapshot, or the address elsewhere."""
     if not is_address(caller.workspace, version.digest):
         return tree_on_a_server(version.digest)
-    if version.source.startswith("runs:"):
-        return _uri_of_run_source(caller, version.source) or version.source
-    return version.source
+    address = address_of(caller.workspace, version.digest)  # also that of a copy, whose source is a version
+    return (address.startswith("runs:") and _uri_of_run_source(caller, address)) or address
 
 
 def _check_remote(source: str) -> None:
