@@ -38,6 +38,7 @@ COMMANDS = {
     "import": "Bring in what MLflow has kept.",
     "journal": "The record of every change: list, verify.",
     "why": "The evidence behind a loop's decisions.",
+    "gc": "Give back the space of what was deleted.",
     "token": "Bearer tokens for ports beyond loopback.",
     "doctor": "Check this machine and this workspace.",
 }

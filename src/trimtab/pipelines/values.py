@@ -222,8 +222,15 @@ class ValueStore:
         return PackedLeaf(stored.codec, path=str(place), select=rest)
 
     def has(self, stored: Stored) -> bool:
-        """Whether all of a value is still kept."""
-        return all(leaf.digest in self._inline or self._blobs.exists(leaf.digest) for leaf in leaves(stored))
+        """Whether all of a value is still kept; from now on it counts as just written, so that it stays until
+        somebody points at it."""
+        return all(leaf.digest in self._inline or self._refresh(leaf) for leaf in leaves(stored))
+
+    def _refresh(self, leaf: Leaf) -> bool:
+        if not self._blobs.refresh(leaf.digest):
+            return False
+        files = self._blobs.manifest(leaf.digest).files.values() if leaf.tree else ()
+        return all(self._blobs.refresh(file.digest) for file in files)
 
     def close(self) -> None:
         """Remove the files of this run."""
