@@ -6,6 +6,7 @@ still SQLAlchemy's, so they are written once for both databases, and values pass
 
 from __future__ import annotations
 
+import operator
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -87,18 +88,24 @@ class _Compiled:
         )
         self._dialect = dialect
         self.failures: type[Exception] = dialect.loaded_dbapi.Error
-        self._places = compiled.positiontup  # None where parameters go by their names
         self._converters = {
             name: convert
             for name, bind in compiled.binds.items()
             if (convert := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
         }
         self._constants = {
-            name: self._bound(name, bind.value)
+            name: bind.value if name not in self._converters else self._converters[name](bind.value)
             for name, bind in compiled.binds.items()
             if not bind.required and bind.value is not None
         }
         self.text = str(compiled)
+        if compiled.positiontup is None:  # parameters go by their names
+            self._placed: Callable[[Mapping[str, Any]], Any] = dict
+        elif len(compiled.positiontup) == 1:
+            (only,) = compiled.positiontup
+            self._placed = lambda bound: (bound[only],)
+        else:
+            self._placed = operator.itemgetter(*compiled.positiontup) if compiled.positiontup else _nothing
         if isinstance(statement, Select):
             selected = statement.selected_columns
             self._row = _maker(selected.keys())
@@ -112,10 +119,13 @@ class _Compiled:
 
     def arguments(self, parameters: Mapping[str, Any]) -> Any:
         """What the driver is given for these parameters."""
-        bound = dict(self._constants)
-        for name, value in parameters.items():
-            bound[name] = self._bound(name, value)
-        return bound if self._places is None else [bound[name] for name in self._places]
+        if not self._converters and not self._constants:
+            return self._placed(parameters)
+        bound = {**self._constants, **parameters}
+        for name, convert in self._converters.items():
+            if name in parameters:
+                bound[name] = convert(bound[name])
+        return self._placed(bound)
 
     def converted(self, found: list[Sequence[Any]]) -> list[Any]:
         """The driver's rows as the columns' types have them."""
@@ -133,9 +143,10 @@ class _Compiled:
         """An error of the driver's as SQLAlchemy raises it, whose classes the callers know."""
         return DBAPIError.instance(self.text, None, error, self.failures, dialect=self._dialect)
 
-    def _bound(self, name: str, value: Any) -> Any:
-        convert = self._converters.get(name)
-        return value if convert is None else convert(value)
+
+def _nothing(_: Mapping[str, Any]) -> tuple[()]:
+    """The arguments of a statement without parameters."""
+    return ()
 
 
 class among(ColumnElement[bool]):  # noqa: N801  (reads like SQLAlchemy's own functions)

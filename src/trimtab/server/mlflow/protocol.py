@@ -8,6 +8,7 @@ validation by a framework cost is more than what most of them do.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import logging
@@ -204,6 +205,7 @@ def _builtins(kind: type[msgspec.Struct], query: bytes, body: bytes, more: dict[
     return values | more
 
 
+@functools.cache
 def _repeated(kind: type[msgspec.Struct]) -> set[str]:
     hints = typing.get_type_hints(kind)
     return {name for name, hint in hints.items() if "list[" in str(hint)}
