@@ -42,9 +42,9 @@ def many_runs(bench: Bench, runs: int) -> None:
     size = (project / ".trimtab" / "metadata.db").stat().st_size / 1e9
     print(
         f"\nan experiment of {runs:,} runs (4 params, 3 metrics, 4 tags each), written into the tables in "
-        f"{time.perf_counter() - began:.0f} s, {size:.1f} GB;\nseconds from the client's call to its answer: "
-        f"the first, and the median of {bench.rounds} turns;\nand the processor time of the server and of the "
-        "client for one"
+        f"{time.perf_counter() - began:.0f} s, {size:.1f} GB;\nseconds from the client's call to its "
+        f"answer: the first, and the median of {bench.rounds} turns; and the processor\ntime of the server "
+        "and of the client for one"
     )
     with trimtab(project) as server:
         print(f"  ready in {server.ready:.2f} s")
@@ -67,8 +67,8 @@ def many_runs(bench: Bench, runs: int) -> None:
             server_cpu = 1000 * median([turn.server_cpu for turn in turns])
             client_cpu = 1000 * median([turn.client_cpu for turn in turns])
             print(
-                f"  {title:36}{first['seconds']:>9.3f} s{took:>9.3f} s{server_cpu:>9,.0f} ms{client_cpu:>9,.0f} ms"
-                f"   {verdict}",
+                f"  {title:36}{first['seconds']:>9.3f} s{took:>9.3f} s"
+                f"{server_cpu:>9,.0f} ms{client_cpu:>9,.0f} ms   {verdict}",
                 flush=True,
             )
         print(f"  memory after that (PSS): {server.pss():.0f} MB")

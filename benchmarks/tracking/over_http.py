@@ -95,10 +95,10 @@ def turns(
 def headline(bench: Bench) -> None:
     print(
         f"\nover HTTP: medians of {bench.rounds} rounds of {bench.seconds:g} s (or one call, if that takes "
-        "longer) for each server in turn,\ndriven by one process of the same MLflow client. Ratios are medians "
-        "of the rounds' ratios; 'most' is that of the null\nserver to stock, which no server can surpass with "
-        "this client. CPU is the processor time of all of a server's\nprocesses during its turns, in "
-        "milliseconds for a call; 'client' is the client's own, against the null server."
+        "longer) for each server in turn,\ndriven by one process of the same MLflow client. Ratios are "
+        "medians of the rounds' ratios; 'most' is that of the null\nserver to stock, which no server can "
+        "surpass with this client. CPU is the processor time of all of a server's\nprocesses during its "
+        "turns, in milliseconds for a call; 'client' is the client's own, against the null server."
     )
     print(
         f"  {'':28}{'stock':>10}{'trimtab':>11}{'null':>11}{'x stock':>9}{'most':>8}{'of null':>9}"
