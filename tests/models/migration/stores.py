@@ -115,7 +115,7 @@ def _models(client: MlflowClient, experiment: str, run: str, folder: Path) -> No
     client.log_inputs(id, models=[LoggedModelInput(model.model_id)])
     client.log_outputs(run, [LoggedModelOutput(model.model_id, 7)])
     client.log_metric(
-        id, "rmse", 0.25, timestamp=1_700_000_501_000, step=1, model_id=model.model_id,
+        id, "rmse", 0.25, timestamp=1_700_000_501_000, step=0, model_id=model.model_id,
         dataset_name="rentals", dataset_digest="abc123",
     )  # fmt: skip
     client.log_artifacts(id, str(packed), "model")

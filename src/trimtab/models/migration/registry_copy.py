@@ -251,7 +251,7 @@ class RegistryCopy:
         standing = versions.find_model(tx.connection, given.name, deleted=True, lock=True)
         if not new:
             changes: dict[str, object] = {"next_version": max(standing.next_version, given.next_version)}
-            if standing.lifecycle != "active":
+            if standing.lifecycle != "active" or not standing.description:
                 changes |= {"lifecycle": "active", "description": row["description"]}
             tx.execute(update(models_table).where(models_table.c.id == standing.id).values(changes))
         self._put_tags(tx, standing.id, _OF_MODEL, given.tags)
