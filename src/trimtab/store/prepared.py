@@ -44,12 +44,17 @@ class Prepared:
 
     def rows(self, connection: Connection, **parameters: Any) -> list[Any]:
         """All rows, as named tuples of the selected columns."""
+        found = self.tuples(connection, **parameters)
+        return self._compiled[connection.dialect.name].converted(found)
+
+    def tuples(self, connection: Connection, **parameters: Any) -> list[Any]:
+        """All rows as the driver has them: for thousands of rows of numbers and texts."""
         compiled, driver = self._begun(connection)
         try:
-            found = driver.execute(compiled.text, compiled.arguments(parameters)).fetchall()
+            found: list[Any] = driver.execute(compiled.text, compiled.arguments(parameters)).fetchall()
         except compiled.failures as error:
             raise compiled.told(error) from error
-        return compiled.converted(found)
+        return found
 
     def first(self, connection: Connection, **parameters: Any) -> Any | None:
         """The first row, or None."""

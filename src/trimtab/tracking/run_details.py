@@ -19,7 +19,7 @@ from trimtab.tracking.schema import runs_table as runs
 _RUNS_AT_ONCE = 500
 
 
-class LatestMetric(msgspec.Struct, frozen=True):
+class LatestMetric(msgspec.Struct, frozen=True, gc=False):
     """The latest value of a metric; None is NaN. `at` in microseconds since 1970."""
 
     key: str
@@ -76,11 +76,11 @@ _METRICS = Prepared(
 
 
 def _fill(connection: Connection, found: dict[int, RunDetails], numbers: list[int]) -> None:
-    for run, key, value in _PARAMS.rows(connection, runs=numbers):
+    for run, key, value in _PARAMS.tuples(connection, runs=numbers):
         found[run].params[key] = value
-    for run, key, value in _TAGS.rows(connection, runs=numbers):
+    for run, key, value in _TAGS.tuples(connection, runs=numbers):
         found[run].tags[key] = value
-    for run, key, value, step, at in _METRICS.rows(connection, runs=numbers):
+    for run, key, value, step, at in _METRICS.tuples(connection, runs=numbers):
         found[run].metrics.append(LatestMetric(key, value, step, at))
     for run, dataset in datasets_of(connection, numbers):
         found[run].datasets.append(dataset)

@@ -30,8 +30,8 @@ LATEST = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
 
-class KeyValue(msgspec.Struct):
-    """A tag or a param."""
+class KeyValue(msgspec.Struct, gc=False):
+    """A tag or a param. (A page has thousands: the collector of garbage need not look at texts.)"""
 
     key: str = ""
     value: str = ""
@@ -47,7 +47,7 @@ class Experiment(msgspec.Struct, omit_defaults=True):
     tags: list[KeyValue] = []
 
 
-class RunInfo(msgspec.Struct, omit_defaults=True):
+class RunInfo(msgspec.Struct, omit_defaults=True, gc=False):
     run_id: str
     run_uuid: str
     run_name: str
@@ -60,7 +60,7 @@ class RunInfo(msgspec.Struct, omit_defaults=True):
     end_time: int | None = None
 
 
-class Metric(msgspec.Struct, omit_defaults=True):
+class Metric(msgspec.Struct, omit_defaults=True, gc=False):
     key: str
     value: float | str
     timestamp: int
