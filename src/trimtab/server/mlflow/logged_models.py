@@ -149,10 +149,8 @@ def get(caller: Caller, request: One) -> Found:
 def finalize(caller: Caller, request: Finalize) -> Found:
     """Say that a logged model is whole, or failed."""
     status = _STATUSES.get(request.status)
-    if status is None or status == "PENDING":
-        raise InvalidInputError(
-            f"Invalid model status: {request.status!r:.80}. Expected statuses: READY, FAILED."
-        )
+    if status is None:
+        raise InvalidInputError(f"Invalid model status: {request.status!r:.80}. Expected READY or FAILED.")
     caller.workspace.write(lambda tx: logged_models.finalize(tx, request.model_id, status))
     return _found(caller, request.model_id)
 

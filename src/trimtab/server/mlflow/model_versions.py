@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from trimtab.errors import InvalidInputError
+from trimtab.errors import InvalidInputError, NotFoundError
 from trimtab.models import registry_search
 from trimtab.models.addresses import tree_on_a_server
 from trimtab.models.governance import PRODUCTION
@@ -189,9 +189,11 @@ def delete_tag(caller: Caller, request: DeleteTag) -> None:
 
 
 def version_number(text: str) -> int:
-    """A version's number; raises InvalidInputError if it cannot be one."""
+    """A version's number; raises InvalidInputError if it cannot be one, NotFoundError for 0."""
     if not text.isdecimal() or not text.isascii() or len(text) > 9:
         raise InvalidInputError(f"Parameter 'version' must be an integer, got '{text:.80}'.")
+    if int(text) == 0:
+        raise NotFoundError("No model has a version 0: they are counted from 1.")
     return int(text)
 
 
