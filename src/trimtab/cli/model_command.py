@@ -22,6 +22,7 @@ from trimtab.models.policy import Override, Policy, PolicyRows
 from trimtab.models.registry import Registry
 from trimtab.models.reports import GateReport
 from trimtab.models.validation import check_rows
+from trimtab.statistics.metrics import metric
 from trimtab.workspace import Workspace
 
 app = command_group("Models: versions, aliases, gates, validation.")
@@ -204,6 +205,10 @@ def _policy(
         raise InvalidInputError(
             "No gates are given.", hint="Give --gates FILE, or --gate 'metric rmse max=10', say."
         )
+    for gate in gates:
+        reference = getattr(gate, "metric", "")
+        if reference and ":" not in reference:
+            metric(reference)  # that of a project is looked up where its code may run
     dataset, target = dataset or written.dataset, target or written.target
     if dataset is None or target is None:
         raise InvalidInputError(

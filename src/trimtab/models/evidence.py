@@ -95,11 +95,13 @@ class Judged:
     @cached_property
     def _answered(self) -> Numbers | NoEvidenceError:
         try:
-            made = self.loaded.answers(self._held_out.rows)
-        except TrimtabError as error:
-            return NoEvidenceError(f"the {self._role} cannot answer the held-out rows: {error}")
+            loaded = self.loaded
         except NoEvidenceError as error:
             return error
+        try:
+            made = loaded.answers(self._held_out.rows)
+        except TrimtabError as error:
+            return NoEvidenceError(f"the {self._role} cannot answer the held-out rows: {error}")
         odd = int(np.count_nonzero(~np.isfinite(made)))
         if odd:
             return NoEvidenceError(

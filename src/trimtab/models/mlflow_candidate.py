@@ -78,13 +78,13 @@ class MlflowCandidate:
             loaded._answer_example()
         except TrimtabError:
             raise
-        except ModuleNotFoundError as error:
+        except Exception as error:  # the model's own code may raise anything
+            if (package := _missing_package(error)) is None:
+                raise ModelCorruptError(f"Loading it raised {told(error)}") from error
             raise MissingExtraError(
-                f"The model needs the package '{error.name}', which is not installed here.",
+                f"The model needs the package '{package}', which is not installed here.",
                 hint="Install what the file requirements.txt of the model names.",
             ) from error
-        except Exception as error:  # the model's own code may raise anything
-            raise ModelCorruptError(f"Loading it raised {told(error)}") from error
         return loaded
 
     @property
@@ -190,6 +190,13 @@ def numbers(made: Any, count: int) -> Numbers:
             f"It answers with {values[0]!r:.40}, which is not a number.",
             hint="Of a classifier log the probabilities: pyfunc_predict_fn='predict_proba'.",
         ) from None
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """The package whose absence is behind an error, which MLflow may have wrapped in its own."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.name
 
 
 def told(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, exists, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, select
 
 from trimtab.errors import InvalidInputError
 from trimtab.models import versions
@@ -90,13 +90,13 @@ def search_versions(
     InvalidInputError for a filter, an order or a token that cannot be read."""
     table = model_versions_table
     query: Select[Any] = (
-        select(table.c.model_id, table.c.version)
+        select(table)
         .join(models_table, models_table.c.id == table.c.model_id)
         .where(table.c.deleted_at.is_(None))
     )
     for condition in parse_filter(filter, VERSIONS):
         column = _column_of_version(condition.key) if condition.entity == "attribute" else None
-        if condition.key == "version" and not float(str(condition.value)).is_integer():
+        if isinstance(condition.value, float) and not condition.value.is_integer():
             raise InvalidInputError(f"A version's number is whole, and not {condition.value}.")
         query = query.where(_met(connection, condition, column, table.c.version))
     query = _ordered(query, order_by or ("last_updated_timestamp DESC",), ORDERS_OF_VERSIONS)
@@ -104,16 +104,23 @@ def search_versions(
     offset = offset_of(page_token)
     rows = list(connection.execute(query.offset(offset).limit(limit + 1)))
     token = offset_token(offset + limit) if len(rows) > limit else ""
-    return FoundVersions(_described(connection, [tuple(row) for row in rows[:limit]]), token)
+    return FoundVersions(_described(connection, rows[:limit]), token)
 
 
-def _described(connection: Connection, keys: Sequence[tuple[Any, ...]]) -> list[ModelVersion]:
-    found: dict[tuple[Any, ...], ModelVersion] = {}
-    for model_id in {key[0] for key in keys}:
-        model = connection.execute(select(models_table).where(models_table.c.id == model_id)).one()
-        for version in versions.model_versions(connection, model):
+def _described(connection: Connection, rows: Sequence[Row[Any]]) -> list[ModelVersion]:
+    """The rows of versions of several models, in their order."""
+    of_model: dict[int, list[Row[Any]]] = {}
+    for row in rows:
+        of_model.setdefault(row.model_id, []).append(row)
+    found: dict[tuple[int, int], ModelVersion] = {}
+    for model_id, own in of_model.items():
+        model = connection.execute(_MODEL, {"id": model_id}).one()
+        for version in versions.described(connection, model, own):
             found[model_id, version.version] = version
-    return [found[key] for key in keys]
+    return [found[row.model_id, row.version] for row in rows]
+
+
+_MODEL = select(models_table).where(models_table.c.id == bindparam("id"))
 
 
 def _met(
