@@ -79,12 +79,13 @@ def collect_garbage(
         raise InvalidInputError("What is collected cannot lie in the future.", hint="Use a time such as 30d.")
     before = workspace.clock.now() - older_than
     files_before = datetime.now(UTC) - max(older_than, SETTLING)
-    uploads = Uploads(workspace.uploads)
     with workspace.database.exclusive("garbage"):
         with workspace.read() as connection:
             doomed = purge.count_doomed(connection, before)
-        garbage = list(_garbage(workspace, before, files_before))
-        broken, unfinished = uploads.sweep(files_before, dry=True)
+        # Listed once: what is put later is not among it, and what is made young again is not swept.
+        kept = {blob.digest: blob for blob in workspace.blobs.listed()}
+        garbage = list(_garbage(workspace, kept, before, files_before))
+        broken, unfinished = Uploads(workspace.uploads).sweep(files_before, dry=True)
         plan = Collected(
             dry_run,
             older_than / timedelta(seconds=1),
@@ -98,37 +99,34 @@ def collect_garbage(
         )
         if dry_run:
             return plan
-        return _carry_out(workspace, plan, before, files_before, uploads)
+        _carry_out(workspace, plan, before)
+        return _sweep(workspace, plan, _garbage(workspace, kept, before, files_before), files_before)
 
 
-def _carry_out(
-    workspace: Workspace, plan: Collected, before: datetime, files_before: datetime, uploads: Uploads
-) -> Collected:
+def _carry_out(workspace: Workspace, plan: Collected, before: datetime) -> None:
+    """Let the rows go."""
     if plan.runs or plan.experiments or plan.logged_models or plan.blobs or plan.uploads:
         # Said before anything goes: whatever happens in between, nothing vanishes unsaid.
         workspace.write(lambda tx: tx.journal("garbage.collected", "workspace", "garbage", details=plan))
-    runs = models = 0
-    while gone := workspace.write(lambda tx: _purge_runs(tx, before)):
-        runs += gone
-    while gone := len(workspace.write(lambda tx: purge.purge_models(tx, before, AT_A_TIME))):
-        models += gone
+    while workspace.write(lambda tx: _purge_runs(tx, before)):
+        pass
+    while workspace.write(lambda tx: purge.purge_models(tx, before, AT_A_TIME)):
+        pass
     workspace.write(_purge_cache)
-    experiments = workspace.write(lambda tx: purge.purge_experiments(tx, before))
-    swept = [
-        blob.size
-        for blob in _garbage(workspace, before, files_before)
-        if workspace.blobs.sweep(blob.digest, files_before)
-    ]
-    count, freed = uploads.sweep(files_before)
-    freed += sum(swept) + workspace.blobs.sweep_drafts(files_before)
+    workspace.write(lambda tx: purge.purge_experiments(tx, before))
+
+
+def _sweep(
+    workspace: Workspace, plan: Collected, garbage: Iterable[KeptBlob], files_before: datetime
+) -> Collected:
+    """Let the files go."""
+    swept = [blob.size for blob in garbage if workspace.blobs.sweep(blob.digest, files_before)]
+    count, freed = Uploads(workspace.uploads).sweep(files_before)
     return msgspec.structs.replace(
         plan,
-        runs=runs,
-        experiments=len(experiments),
-        logged_models=models,
         blobs=len(swept),
         uploads=count,
-        bytes=freed,
+        bytes=sum(swept) + freed + workspace.blobs.sweep_drafts(files_before),
         database_bytes=free_bytes(workspace.database),
     )
 
@@ -147,10 +145,11 @@ def _purge_cache(tx: Transaction) -> None:
     tx.execute(delete(cached).where(~made, ~used))
 
 
-def _garbage(workspace: Workspace, before: datetime, files_before: datetime) -> Iterator[KeptBlob]:
+def _garbage(
+    workspace: Workspace, kept: dict[str, KeptBlob], before: datetime, files_before: datetime
+) -> Iterator[KeptBlob]:
     """The blobs that nothing points at, or only what is doomed, and that are not young."""
     blobs = workspace.blobs
-    kept = {blob.digest: blob for blob in blobs.listed()}
     with workspace.read() as connection:
         marked = _marked_files(connection, before) & kept.keys()
         trees = _marked(connection, before) & kept.keys()

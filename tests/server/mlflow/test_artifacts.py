@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import time
 from pathlib import Path
 
 import httpx
 import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from tests.server.mlflow.conftest import RunningServer
@@ -144,3 +146,68 @@ def test_a_name_is_decoded_once(server: RunningServer, shared_workspace: Workspa
     assert [each.path for each in Tracking(shared_workspace).artifacts(run_id)] == [
         "%2e%2e", "100%25.txt", "a#b.txt", "what?.txt",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../../x", "%2e%2e/x", "..%5cx", "a//b", "/etc/passwd", "a%00b", ".", "a/./b", "%ff"]
+)
+def test_no_listing_leads_out_of_a_run(server: RunningServer, run_id: str, path: str) -> None:
+    # Not httpx: it would tidy the query up before it sends it.
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    for query in (f"artifacts?path=0/{run_id}/artifacts/{path}", f"artifacts?path={path}"):
+        connection.request("GET", f"/api/2.0/mlflow-artifacts/{query}")
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 400 or body == b"{}", body
+    connection.request("GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path={path}")
+    answer = connection.getresponse()
+    assert answer.status == 400 or b'"files"' not in answer.read()
+    connection.close()
+
+
+def test_a_large_file_for_a_run_that_is_not_there_is_refused(server: RunningServer) -> None:
+    url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{'0' * 32}/artifacts/x"
+    assert requests.put(url, data=iter([b"x" * 2**20] * 20), timeout=60).status_code == 404
+
+
+def test_an_upload_that_is_broken_off_changes_nothing(
+    server: RunningServer, client: MlflowClient, run_id: str, shared_workspace: Workspace
+) -> None:
+    client.log_text(run_id, "whole", "x.bin")
+    for sent in (b"half", b"x" * 3 * 2**20):
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        connection.putrequest("PUT", f"/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/x.bin")
+        connection.putheader("Content-Length", str(5 * 2**20))
+        connection.endheaders(sent)
+        connection.close()
+    for _ in range(200):
+        if not list((shared_workspace.root / "blobs" / "drafts").iterdir()):
+            break
+        time.sleep(0.05)
+    assert list((shared_workspace.root / "blobs" / "drafts").iterdir()) == []
+    assert Tracking(shared_workspace).load_artifact(run_id, "x.bin") == b"whole"
+
+
+def test_a_file_whose_bytes_rotted_is_not_handed_out_whole(
+    server: RunningServer, client: MlflowClient, run_id: str, shared_workspace: Workspace, tmp_path: Path
+) -> None:
+    url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/x.bin"
+    httpx.put(url, content=os.urandom(5 * 2**20))
+    (file,) = Tracking(shared_workspace).artifacts(run_id)
+    (kept,) = (shared_workspace.root / "blobs").rglob(file.digest.removeprefix("b3:"))
+    with kept.open("r+b") as opened:
+        opened.write(b"rot")
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(url)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20])
+def test_files_of_any_size_come_back(server: RunningServer, run_id: str, size: int) -> None:
+    url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/x.bin"
+    content = os.urandom(size)
+    assert httpx.put(url, content=content).status_code == 200
+    answer = httpx.get(url)
+    assert answer.content == content
+    assert answer.headers["content-length"] == str(size)
+    head = httpx.head(url)
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, str(size), b"")

@@ -88,6 +88,9 @@ def download(blobs: Blobs, name: str, file: TreeFile, scope: Scope) -> Response:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     unchanged = header(scope, b"if-range") in {"", tag}
     wanted = _range(header(scope, b"range"), file.size) if unchanged else None
+    if scope["method"] == "HEAD":
+        headers["Content-Length"] = str(file.size)
+        return Response(media_type=kind, headers=headers)
     if wanted is None:
         if file.size <= IN_MEMORY:
             return Response(blobs.get(file.digest), media_type=kind, headers=headers)
