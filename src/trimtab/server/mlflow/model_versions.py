@@ -78,7 +78,7 @@ class Version(msgspec.Struct, omit_defaults=True):
     source: str
     status: str
     description: str
-    run_id: str | None = None
+    run_id: str
     model_id: str | None = None
     tags: list[KeyValue] = []
     aliases: list[str] = []
@@ -143,14 +143,18 @@ def delete(caller: Caller, request: One) -> None:
 
 def transition(caller: Caller, request: Transition) -> FoundVersion:
     """Put a version into a stage; Production of a governed model takes what `champion` takes."""
-    registry, number = Registry(caller.workspace), version_number(request.version)
-    stage = next((known for known in STAGES if known.lower() == request.stage.lower()), request.stage)
+    stage = next((known for known in STAGES if known.lower() == request.stage.lower()), "")
+    if not stage:
+        raise InvalidInputError(
+            f"Invalid Model Version stage: {request.stage:.80}. Value must be one of {', '.join(STAGES)}."
+        )
     archive = bool(request.archive_existing_versions)
     if archive and stage not in {"Staging", PRODUCTION}:
         raise InvalidInputError(
             f"Model version transition cannot archive existing model versions because '{stage:.80}' is not "
             "an Active stage."
         )
+    registry, number = Registry(caller.workspace), version_number(request.version)
     moved = caller.workspace.write(
         lambda tx: registry.set_stage(tx, request.name, number, stage, archive_existing=archive)
     )
@@ -174,8 +178,8 @@ def search(caller: Caller, request: Search) -> Page:
 
 def set_tag(caller: Caller, request: SetTag) -> None:
     """Set a tag of a version."""
-    registry, number = Registry(caller.workspace), version_number(request.version)
     limited_tags([KeyValue(request.key, request.value or "")], LONGEST_MODEL_TAG)
+    registry, number = Registry(caller.workspace), version_number(request.version)
     caller.workspace.write(
         lambda tx: registry.set_tag(tx, request.name, request.key, request.value or "", version=number)
     )
@@ -183,8 +187,8 @@ def set_tag(caller: Caller, request: SetTag) -> None:
 
 def delete_tag(caller: Caller, request: DeleteTag) -> None:
     """Take a tag off a version."""
-    registry, number = Registry(caller.workspace), version_number(request.version)
     key_of(request.key)
+    registry, number = Registry(caller.workspace), version_number(request.version)
     caller.workspace.write(lambda tx: registry.delete_tag(tx, request.name, request.key, version=number))
 
 
@@ -210,7 +214,7 @@ def version_message(version: ModelVersion) -> Version:
         version.source or tree_on_a_server(version.digest),
         "READY",
         version.description,
-        version.run_id,
+        version.run_id or "",
         logged_model_in(version.source),
         wire.key_values(version.tags),
         list(version.aliases),
