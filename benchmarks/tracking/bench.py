@@ -28,6 +28,10 @@ class Bench(msgspec.Struct, frozen=True):
             return stock(self.python, self.folder / f"stock-{place}")
         return trimtab(self.folder / f"trimtab-{place}")
 
+    def warm(self, client: Client, uri: str, what: str, **given: object) -> None:
+        """Have a client do one thing once, with all that has to stand for it."""
+        client.ask("turn", uri=uri, what=what, seconds=0, **given)
+
     def turn(
         self, client: Client, uri: str, what: str, server: Server | None = None, **given: object
     ) -> Turn:
@@ -47,6 +51,11 @@ class Bench(msgspec.Struct, frozen=True):
 def rates(turns: Sequence[Turn]) -> list[float]:
     """Units a second, a turn each."""
     return [turn.rate for turn in turns]
+
+
+def spent(turns: Sequence[Turn]) -> list[float]:
+    """Processor seconds of the client and the server for a call, a turn each."""
+    return [turn.client_cpu + turn.server_cpu for turn in turns]
 
 
 def figure(turns: Sequence[Turn], unit: str) -> str:

@@ -182,7 +182,6 @@ class Orders:
         target = self._target(given["uri"])
         threads: int = given.get("threads", 1)
         calls = [getattr(target, given["what"])({**given, "thread": n}) for n in range(threads)]
-        calls[0]()
         if threads == 1:
             spent, began = time.process_time(), time.perf_counter()
             done = self._repeat(calls[0], began + given["seconds"])

@@ -36,6 +36,8 @@ def in_process(bench: Bench) -> None:
         }
         for measure in MEASURES:
             found: dict[str, list[Turn]] = {name: [] for name in sides}
+            for used, uri in sides.values():
+                bench.warm(used, uri, measure.what, threads=measure.threads)
             for number in range(bench.rounds):
                 for name in sides if number % 2 else reversed(sides):
                     used, uri = sides[name]

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.tracking import filling, limits, replay
-from benchmarks.tracking.bench import Bench, Measure, figure, milliseconds, rates
+from benchmarks.tracking.bench import Bench, Measure, figure, milliseconds, rates, spent
 from benchmarks.tracking.report import Turn, load, median, ratio
 from benchmarks.tracking.servers import Server, null, stock_database
 
@@ -83,12 +83,14 @@ def turns(
 ) -> dict[str, list[Turn]]:
     """Each server's turns; who begins changes from round to round."""
     found: dict[str, list[Turn]] = {name: [] for name in SIDES}
+    given = {name: {**measure.more, **prepared[name], "threads": measure.threads} for name in SIDES}
+    for name in SIDES:
+        bench.warm(bench.client, servers[name].url, measure.what, **given[name])
     for number in range(bench.rounds):
         first = number % len(SIDES)
         for name in (*SIDES[first:], *SIDES[:first]):
-            given = {**measure.more, **prepared[name], "threads": measure.threads}
             server = servers[name]
-            found[name].append(bench.turn(bench.client, server.url, measure.what, server, **given))
+            found[name].append(bench.turn(bench.client, server.url, measure.what, server, **given[name]))
     return found
 
 
@@ -98,10 +100,13 @@ def headline(bench: Bench) -> None:
         "longer) for each server in turn,\ndriven by one process of the same MLflow client. Ratios are "
         "medians of the rounds' ratios; 'most' is that of the null\nserver to stock, which no server can "
         "surpass with this client. CPU is the processor time of all of a server's\nprocesses during its "
-        "turns, in milliseconds for a call; 'client' is the client's own, against the null server."
+        "turns, in milliseconds for a call; 'client' is the client's own, against the null server. 'by CPU'\n"
+        "is the ratio of what client and server spend together: what 'x stock' comes to on processors and a "
+        "disk that\nnobody else uses."
     )
     print(
-        f"  {'':28}{'stock':>10}{'trimtab':>11}{'null':>11}{'x stock':>9}{'most':>8}{'of null':>9}"
+        f"  {'':28}{'stock':>10}{'trimtab':>11}{'null':>11}{'x stock':>9}{'most':>8}{'by CPU':>8}"
+        f"{'of null':>9}"
         f"{'CPU stock':>11}{'trimtab':>9}{'client':>8}"
     )
 
@@ -110,6 +115,7 @@ def line(bench: Bench, measure: Measure, found: dict[str, list[Turn]]) -> str:
     """One row of the table."""
     stock_side, ours, nothing = (found[name] for name in SIDES)
     times, near = ratio(rates(ours), rates(stock_side)), ratio(rates(ours), rates(nothing))
+    by_cpu = ratio(spent(stock_side), spent(ours))
     most = ratio(rates(nothing), rates(stock_side))
     verdicts = []
     if measure.aim is not None:
@@ -124,7 +130,8 @@ def line(bench: Bench, measure: Measure, found: dict[str, list[Turn]]) -> str:
     own = 1000 * median([turn.client_cpu for turn in nothing])
     return (
         f"  {measure.title:28}{figure(stock_side, measure.unit):>10}{figure(ours, measure.unit):>11}"
-        f"{figure(nothing, measure.unit):>11}{times:>8.1f}x{most:>7.1f}x{near:>9.0%}"
+        f"{figure(nothing, measure.unit):>11}{times:>8.1f}x{most:>7.1f}x{by_cpu:>7.1f}x"
+        f"{near:>9.0%}"
         f"{milliseconds(stock_side):>11}{milliseconds(ours):>9}{own:>8,.2f}  {'; '.join(verdicts)}"
     )
 
@@ -137,8 +144,8 @@ def held(servers: dict[str, Server]) -> str:
 def replayed(bench: Bench, servers: dict[str, Server]) -> None:
     """The servers' own cost, by wrk."""
     print(
-        "\nthe server's own cost: requests of the client, recorded and sent again by wrk over "
-        f"{replay.CONNECTIONS} connections, each with a time\nof its own; CPU is that of all of the server's "
+        "\nthe server's own cost: requests of the client, recorded and sent again by wrk, each with a time "
+        "of its own,\nover as many connections as stands there; CPU is that of all of the server's "
         "processes, in microseconds for a request"
     )
     if not replay.possible():
@@ -147,7 +154,7 @@ def replayed(bench: Bench, servers: dict[str, Server]) -> None:
     pair = ("stock", "trimtab")
     recorded = replay.record(bench.client, servers["null"])
     runs = {name: bench.client.ask("open", uri=servers[name].url)["run"] for name in pair}
-    print(f"  {'':20}{'stock':>10}{'trimtab':>11}{'ratio':>8}{'CPU stock':>11}{'trimtab':>9}{'ratio':>8}")
+    print(f"  {'':22}{'stock':>10}{'trimtab':>11}{'ratio':>8}{'CPU stock':>11}{'trimtab':>9}{'ratio':>8}")
     micro = 1e6
     for request in recorded:
         costs: dict[str, list[replay.Cost]] = {name: [] for name in pair}
@@ -160,8 +167,9 @@ def replayed(bench: Bench, servers: dict[str, Server]) -> None:
         verdict = bench.verdicts.at_least(f"wrk {request.name} (requests/s)", rate, REPLAY_AIM)
         frugal = bench.verdicts.at_least(f"wrk {request.name} (CPU)", cpu, REPLAY_AIM)
         failed = {name: sum(cost.failed for cost in costs[name]) for name in pair}
+        title = f"{request.name}, {request.connections}"
         print(
-            f"  {request.name:20}{median([cost.rate for cost in theirs]):>8,.0f}/s"
+            f"  {title:22}{median([cost.rate for cost in theirs]):>8,.0f}/s"
             f"{median([cost.rate for cost in ours]):>9,.0f}/s{rate:>7.1f}x"
             f"{micro * median([cost.cpu for cost in theirs]):>11,.0f}"
             f"{micro * median([cost.cpu for cost in ours]):>9,.0f}"
