@@ -16,17 +16,25 @@ from trimtab.tracking.schema import run_tags_table as run_tags
 LONGEST_KEY = 250
 """As in MLflow."""
 
+_KEYS_AT_ONCE = 500
+
 
 def log_params(tx: Transaction, run_id: str, values: Mapping[str, str]) -> None:
     """Set params of a run, all or none; raises ConflictError if one of them has another value already."""
     number = number_of(tx.connection, run_id)
-    upsert(tx, params, _rows(number, values), keys=["run", "key"], update=[])
-    for key, value in _read(tx.connection, params, number).items():
-        if values.get(key, value) != value:
-            raise ConflictError(
-                f"The param '{key}' of run {run_id} is '{value}' and cannot become '{values[key]}'.",
-                hint="Params never change: start another run, or use a tag.",
-            )
+    rows = _rows(number, values)
+    if upsert(tx, params, rows, keys=["run", "key"], update=[]) == len(rows):
+        return
+    keys = list(values)
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = params.c.key.in_(keys[start : start + _KEYS_AT_ONCE])
+        for row in tx.execute(select(params.c.key, params.c.value).where(params.c.run == number, some)):
+            if values[row.key] != row.value:
+                raise ConflictError(
+                    f"The param '{row.key}' of run {run_id} is '{row.value}' and cannot become "
+                    f"'{values[row.key]}'.",
+                    hint="Params never change: start another run, or use a tag.",
+                )
 
 
 def get_params(connection: Connection, run_id: str) -> dict[str, str]:
