@@ -73,17 +73,17 @@ def trips(count: int, seed: int) -> pl.DataFrame:
 TRAINING, HELD_OUT = trips(400, 1), trips(200, 2)
 
 
-class Raising(PythonModel):  # type: ignore[misc]  # mlflow's class has no types
+class Raising(PythonModel):
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         raise ZeroDivisionError("of all things")
 
 
-class Leaving(PythonModel):  # type: ignore[misc]  # mlflow's class has no types
+class Leaving(PythonModel):
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         os._exit(7)
 
 
-class Noting(PythonModel):  # type: ignore[misc]  # mlflow's class has no types
+class Noting(PythonModel):
     """Writes down in which process it is loaded."""
 
     def __init__(self, place: str) -> None:
