@@ -127,7 +127,9 @@ def _met(
     connection: Connection, condition: Condition, column: Any, version: ColumnElement[int] | int
 ) -> ColumnElement[bool]:
     if condition.entity == "attribute":
-        return compared(connection, column, condition)
+        met = compared(connection, column, condition)
+        # A version that came from no run has the empty run id for MLflow.
+        return met | column.is_(None) if condition.comparator in {"!=", "NOT IN"} else met
     tags = model_tags_table
     here = (tags.c.model_id == models_table.c.id) & (tags.c.version == version)
     here = here & (tags.c.key == condition.key)
