@@ -23,6 +23,7 @@ _READY_SECONDS = 60.0
 @contextlib.contextmanager
 def trimtab_server(folder: Path) -> Iterator[str]:
     """The server role over a fresh workspace; gives its address."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     Workspace.create(folder, actor="tester").close()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.server.mlflow.peers.told import differences, ordinary_use
+from tests.server.mlflow.peers.told import both, differences
 
 WITH = ("scikit-learn", "pandas", "pillow", "matplotlib")
 
@@ -31,11 +31,8 @@ def client(wanted: str) -> str:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("version", ["3.6.*", "3.9.*", "3.12.*", "3.15.*", "3.*"])
-def test_a_client_of_each_version_gets_the_same_answers(
-    ours: str, theirs: str, version: str, tmp_path: Path
-) -> None:
-    python = client(version)
-    told = ordinary_use(python, ours, tmp_path / "ours"), ordinary_use(python, theirs, tmp_path / "theirs")
+def test_a_client_of_each_version_gets_the_same_answers(version: str, tmp_path: Path) -> None:
+    told = both(client(version), tmp_path)
     assert differences(*told) == []
     assert told[0].asked() == told[1].asked()
     assert told[0].unknown_endpoints() == []

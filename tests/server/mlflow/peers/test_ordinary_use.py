@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from tests.server.mlflow.peers.told import Told, differences, ordinary_use
+from tests.server.mlflow.peers.told import Told, both, differences
 
 
 @pytest.fixture(scope="module")
-def told(ours: str, theirs: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Told, Told]]:
-    folder: Path = tmp_path_factory.mktemp("told")
-    with ThreadPoolExecutor() as threads:
-        first = threads.submit(ordinary_use, sys.executable, ours, folder / "ours")
-        second = threads.submit(ordinary_use, sys.executable, theirs, folder / "theirs")
-        yield first.result(), second.result()
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, Told]:
+    return both(sys.executable, tmp_path_factory.mktemp("told"))
 
 
 def test_every_step_gets_the_same_answer(told: tuple[Told, Told]) -> None:

@@ -6,10 +6,11 @@ import json
 import re
 import subprocess
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.server.mlflow.peers.processes import HERE, bare_environment
+from tests.server.mlflow.peers.processes import HERE, bare_environment, stock_server, trimtab_server
 
 _ID = re.compile(r"[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-z]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FILES_OF_A_VERSION = re.compile(r"/artifacts/(?:trees/ID|\d+/models/m-ID/artifacts)(?=/|$)")
@@ -56,6 +57,18 @@ def ordinary_use(python: str, url: str, folder: Path) -> Told:
         [(what, answer) for what, answer in told],
         [json.loads(line) for line in requests.read_text().splitlines()],
     )
+
+
+def both(python: str, folder: Path) -> tuple[Told, Told]:
+    """What the script tells of fresh servers: Trimtab's and MLflow's."""
+    with (
+        trimtab_server(folder / "trimtab" / "project") as ours,
+        stock_server(folder / "mlflow" / "stock") as theirs,
+        ThreadPoolExecutor() as threads,
+    ):
+        first = threads.submit(ordinary_use, python, ours, folder / "ours")
+        second = threads.submit(ordinary_use, python, theirs, folder / "theirs")
+        return first.result(), second.result()
 
 
 def differences(ours: Told, theirs: Told) -> list[str]:

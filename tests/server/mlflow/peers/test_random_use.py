@@ -1,0 +1,45 @@
+"""Random sequences of client calls find no difference between Trimtab and MLflow's own server."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from mlflow import MlflowClient
+from tests.server.mlflow.peers.tracking_machine import TrackingMachine
+
+MACHINES: tuple[Callable[[MlflowClient, MlflowClient, int], RuleBasedStateMachine], ...] = (TrackingMachine,)
+
+_numbers = itertools.count()
+
+
+def run(machine: Callable[..., RuleBasedStateMachine], ours: str, theirs: str, **more: object) -> None:
+    clients = MlflowClient(ours, ours), MlflowClient(theirs, theirs)
+    run_state_machine_as_test(
+        lambda: machine(*clients, next(_numbers)),
+        settings=settings(
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+            **more,  # type: ignore[arg-type]
+        ),
+    )
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_few_sequences_find_no_difference(
+    ours: str, theirs: str, machine: Callable[..., RuleBasedStateMachine]
+) -> None:
+    run(machine, ours, theirs, max_examples=12, stateful_step_count=50, derandomize=True, database=None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_thousands_of_steps_find_no_difference(
+    ours: str, theirs: str, machine: Callable[..., RuleBasedStateMachine]
+) -> None:
+    run(machine, ours, theirs, max_examples=150, stateful_step_count=60)
