@@ -15,6 +15,7 @@ from trimtab.serving import open_inference, plain_json
 from trimtab.serving.access import check_origin
 from trimtab.serving.answering import Answering
 from trimtab.serving.frames import FailureFrame, encoded
+from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.requests import EVENT_TIME, MethodNotAllowedError, Request, Response, allow, event_time
 from trimtab.serving.state import State
@@ -71,6 +72,7 @@ class Gateway:
         self._log = log
         self._body_limit = body_limit
         self._version = package_version("trimtab")
+        self._answering: Answering | None = None
 
     async def __rsgi__(self, scope: Scope, channel: Channel) -> None:
         """Answer one request."""
@@ -132,7 +134,7 @@ class Gateway:
             at=at,
             started=started,
             view=view,
-            answering=Answering(view.ids, self._log),
+            answering=self._answers(view.ids),
             log=self._log,
         )
         if parts[0] == "v2":
@@ -145,6 +147,11 @@ class Gateway:
         raise NotFoundError(
             f"There is nothing at {path[:200]}.", hint="Endpoints are at /v1/endpoints and /v2/models."
         )
+
+    def _answers(self, ids: PredictionIds) -> Answering:
+        if self._answering is None or self._answering.ids is not ids:
+            self._answering = Answering(ids, self._log, self._state)
+        return self._answering
 
     async def _body(self, headers: Headers, channel: Channel) -> bytes:
         encoding = headers.get("content-encoding")

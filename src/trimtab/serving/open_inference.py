@@ -15,8 +15,8 @@ import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError, UnavailableError
 from trimtab.models.signature import Column, Signature
-from trimtab.serving.answering import Question
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.questions import Question
 from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
 
 OUTPUT = "prediction"

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError
-from trimtab.serving.answering import Question
 from trimtab.serving.frames import Label, LabelFrame
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.prediction_ids import row_ids
+from trimtab.serving.questions import Question
 from trimtab.serving.requests import (
     Request,
     Response,

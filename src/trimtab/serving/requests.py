@@ -10,9 +10,10 @@ from typing import TypeVar
 import msgspec
 
 from trimtab.errors import InvalidInputError, MalformedError, TrimtabError
-from trimtab.serving.answering import LONGEST_KEY, Answering
+from trimtab.serving.answering import Answering
 from trimtab.serving.frames import Label
 from trimtab.serving.prediction_log import PredictionLog
+from trimtab.serving.questions import LONGEST_KEY
 from trimtab.serving.state import View
 from trimtab.store.types import to_microseconds
 

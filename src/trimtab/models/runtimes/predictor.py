@@ -14,7 +14,7 @@ from trimtab.errors import InvalidInputError, ModelCorruptError, TrimtabError, U
 from trimtab.models.answers import answers
 from trimtab.models.encoding import Columns, Encoder
 from trimtab.models.runtimes.runtime import Runtime, load_runtime
-from trimtab.models.signature import Signature
+from trimtab.models.signature import Output, Signature
 from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
 
 
@@ -35,6 +35,7 @@ class Predictor:
         self.specification = specification
         self._runtime: Runtime = runtime
         self._output = specification.output
+        self._plain = specification.output == Output()
         self._encoder = Encoder(specification.signature)
 
     @property
@@ -61,6 +62,22 @@ class Predictor:
         else:
             raw = self._runtime.matrix(encoder.matrix(columns, rows))
         return answers(raw, self._output)
+
+    def encoded_row(self, columns: Columns, *, ignore_unknown: bool = False) -> list[float]:
+        """The numbers of the one row of `columns`, for `score`. Raises what `predict` does."""
+        self._encoder.rows(columns, ignore_unknown=ignore_unknown)
+        return self._encoder.row(columns)
+
+    def score(self, values: list[float]) -> float:
+        """The answer to an encoded row."""
+        raw = self._runtime.row(values)
+        if self._plain:
+            return raw
+        return float(answers(np.array([raw]), self._output)[0])
+
+    def scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The answers to encoded rows, shape (rows, columns)."""
+        return answers(self._runtime.matrix(rows), self._output)
 
     def check(self, example: Columns) -> None:
         """Answer the input example; raises ModelCorruptError unless the answers are the recorded ones."""

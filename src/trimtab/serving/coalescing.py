@@ -1,0 +1,222 @@
+"""Single rows that are ready in one turn of the event loop share one model call and one write of the log.
+
+Nobody waits for company: a row that comes alone is answered at once. Each row is checked and encoded before
+it joins the others, so one that the model cannot take fails its own request only; a model that fails on the
+rows together is asked for each of them by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from trimtab.errors import InvalidInputError, TrimtabError, UnavailableError
+from trimtab.models.runtimes.predictor import Predictor
+from trimtab.serving.frames import FailureFrame, RowFrame, encoded
+from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.prediction_ids import PredictionIds
+from trimtab.serving.prediction_log import PredictionLog
+from trimtab.serving.questions import Answer, ModelFailedError, Question
+
+MOST_ROWS = 256
+"""Rows that one model call takes at most, since all others wait for it."""
+
+_log = logging.getLogger(__name__)
+
+
+class Row:
+    """One row that waits for its answer: what each version on the route takes of it, in their order (None: it
+    is not what that version takes), and why."""
+
+    __slots__ = ("answer", "encoded", "failures", "id", "leader", "pinned", "question")
+
+    def __init__(self, question: Question, id: str, leader: int, pinned: int | None) -> None:
+        self.question = question
+        self.id = id
+        self.leader = leader
+        self.pinned = pinned
+        self.encoded: list[list[float] | None] = []
+        self.failures: list[tuple[int, Exception]] = []
+        self.answer: asyncio.Future[Answer] | None = None
+        endpoint = question.endpoint
+        for place, predictor in enumerate(endpoint.predictors):
+            try:
+                self.encoded.append(
+                    predictor.encoded_row(
+                        question.columns, ignore_unknown=endpoint.lenient or place != leader
+                    )
+                )
+            except InvalidInputError as error:
+                if place == leader:
+                    raise
+                # A version on trial must not cost a caller the answer of the one that stands.
+                self.encoded.append(None)
+                self.failures.append((place, error))
+
+
+class Coalescer:
+    """Answers single rows for one gateway worker, within its event loop."""
+
+    def __init__(self, ids: PredictionIds, log: PredictionLog) -> None:
+        self._ids = ids
+        self._log = log
+        self._waiting: list[Row] = []
+
+    def alone(self, question: Question, leader: int, pinned: int | None) -> Answer:
+        """Answer a row without looking for company. Raises what `answer` does."""
+        row = self._row(question, leader, pinned)
+        (outcome,) = self._answered(question.endpoint, [row])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def answer(self, question: Question, leader: int, pinned: int | None) -> Answer:
+        """Answer a row together with those that are ready now. Raises InvalidInputError, ModelFailedError,
+        UnavailableError if it cannot be logged."""
+        row = self._row(question, leader, pinned)
+        loop = asyncio.get_running_loop()
+        row.answer = loop.create_future()
+        self._waiting.append(row)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._turn)
+        return await row.answer
+
+    def _row(self, question: Question, leader: int, pinned: int | None) -> Row:
+        return Row(question, self._ids.mint(question.endpoint.name), leader, pinned)
+
+    def _turn(self) -> None:
+        """Answer all that wait."""
+        waiting, self._waiting = self._waiting, []
+        groups: dict[LoadedEndpoint, list[Row]] = defaultdict(list)
+        for row in waiting:
+            assert row.answer is not None
+            if not row.answer.done():  # its caller is still there
+                groups[row.question.endpoint].append(row)
+        for endpoint, rows in groups.items():
+            for start in range(0, len(rows), MOST_ROWS):
+                some = rows[start : start + MOST_ROWS]
+                for row, outcome in zip(some, self._guarded(endpoint, some), strict=True):
+                    if row.answer is None or row.answer.done():
+                        continue
+                    if isinstance(outcome, Exception):
+                        row.answer.set_exception(outcome)
+                    else:
+                        row.answer.set_result(outcome)
+
+    def _guarded(self, endpoint: LoadedEndpoint, rows: list[Row]) -> list[Answer | Exception]:
+        try:
+            return self._answered(endpoint, rows)
+        except Exception as error:  # noqa: BLE001  (a bug fails these requests, and leaves no caller waiting)
+            return [error] * len(rows)
+
+    def _answered(self, endpoint: LoadedEndpoint, rows: list[Row]) -> list[Answer | Exception]:
+        scores = [_scores(predictor, rows, place) for place, predictor in enumerate(endpoint.predictors)]
+        outcomes: list[Answer | Exception] = []
+        frames: list[bytes] = []
+        for number, row in enumerate(rows):
+            said = [score[number] for score in scores]
+            if row.failures:
+                self._failed(row)
+            if said[row.leader] is None:
+                outcomes.append(_model_failed(row))
+                continue
+            answer, frame = _logged(row, said)
+            outcomes.append(answer)
+            frames.append(frame)
+        if frames:
+            at = min(row.question.at for row in rows)
+            try:
+                self._log.predicted(b"".join(frames), rows=len(frames), at=at, entry=endpoint.entry)
+            except UnavailableError as error:
+                return [error if isinstance(outcome, Answer) else outcome for outcome in outcomes]
+        return outcomes
+
+    def _failed(self, row: Row) -> None:
+        endpoint, at = row.question.endpoint, row.question.at
+        for place, error in row.failures:
+            version = endpoint.versions[place]
+            _log.warning("version %s of '%s' failed to score a request: %s", version, endpoint.name, error)
+            code = error.code if isinstance(error, TrimtabError) else "model_failed"
+            self._log.failed(encoded(FailureFrame(endpoint.name, at, code, version)), at=at)
+
+
+def _scores(predictor: Predictor, rows: list[Row], place: int) -> list[float | None]:
+    """What one version says to each row; what it fails on is noted in the row."""
+    given = [values for row in rows if (values := row.encoded[place]) is not None]
+    if len(given) > 1:
+        try:
+            made = predictor.scores(np.array(given, dtype=np.float64)).tolist()
+        except Exception as error:  # noqa: BLE001  (then each by itself, to find the row that it is about)
+            _log.debug("%s rows together failed: %s", len(given), error)
+        else:
+            if len(given) == len(rows):
+                return list(made)
+            following = iter(made)
+            return [None if row.encoded[place] is None else next(following) for row in rows]
+    scores: list[float | None] = []
+    for row in rows:
+        score = None
+        if (values := row.encoded[place]) is not None:
+            try:
+                score = predictor.score(values)
+            except Exception as error:  # noqa: BLE001  (told to this row's caller, and recorded)
+                row.failures.append((place, error))
+        scores.append(score)
+    return scores
+
+
+def _model_failed(row: Row) -> ModelFailedError:
+    endpoint = row.question.endpoint
+    reason = next(error for place, error in row.failures if place == row.leader)
+    return ModelFailedError(
+        f"Version {endpoint.versions[row.leader]} of '{endpoint.name}' failed: {reason}",
+        hint="The gateway's log has the details.",
+    )
+
+
+def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes]:
+    """The answer to a row, and its frame."""
+    question, endpoint = row.question, row.question.endpoint
+    key = question.key if question.keys is None else question.keys[0]
+    if row.pinned is not None:
+        arm = row.pinned
+    else:
+        arm = endpoint.chooser.place(key or question.request_id or row.id)
+        if scores[arm] is None:
+            arm = row.leader
+    columns = question.columns
+    frame = encoded(
+        RowFrame(
+            ref=endpoint.entry.ref,
+            id=row.id,
+            at=question.at,
+            key=key,
+            arm=arm,
+            values=[
+                None if (cell := columns.get(name)) is None else plain(cell[0]) for name in endpoint.columns
+            ],
+            scores=scores,
+            took=(time.perf_counter_ns() - question.started) // 1000,
+        )
+    )
+    score = scores[arm]
+    assert score is not None
+    return Answer(row.id, [score], [endpoint.versions[arm]]), frame
+
+
+def plain(value: Any) -> Any:
+    """A cell as the log keeps it: what msgpack cannot hold becomes text."""
+    kind = type(value)
+    if kind is float or kind is str or value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if -(2**63) <= value < 2**63 else float(value) if abs(value) < 2**1023 else str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return msgspec.json.encode(value).decode()
