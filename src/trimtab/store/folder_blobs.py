@@ -56,7 +56,8 @@ class FolderBlobs(StreamedBlobs):
         if not self.refresh(digest):
             with self.draft() as draft:
                 draft.write(data)
-                draft.keep()
+                with translated(digest):
+                    self._place(draft, digest)
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -131,17 +132,24 @@ class FolderBlobs(StreamedBlobs):
         return swept_drafts(self._drafts, before)
 
     def _keep(self, draft: Draft, digest: str) -> None:
-        if self.refresh(digest):
-            return
+        if not self.refresh(digest):
+            self._place(draft, digest)
+
+    def _place(self, draft: Draft, digest: str) -> None:
         path = self._path(digest)
         if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sync_folder(path.parent.parent)
-            sync_folder(self._root)
+            self._make_shards()
         os.utime(draft.path)  # it counts as written when it was put, not when its last byte came
         os.fsync(draft.file.fileno())
         draft.path.rename(path)
         sync_folder(path.parent)
+
+    def _make_shards(self) -> None:
+        """Make all folders of blobs at once: to sync each when it is first needed would slow the first puts."""
+        for number in range(256):
+            (self._root / "b3" / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+        sync_folder(self._root / "b3")
+        sync_folder(self._root)
 
     def _path(self, digest: str) -> Path:
         return self._root / name_of(digest)
