@@ -9,7 +9,7 @@ import msgspec
 from trimtab.errors import InvalidInputError
 from trimtab.server.mlflow import wire
 from trimtab.server.mlflow.protocol import Caller, endpoint
-from trimtab.server.mlflow.validation import LONGEST_PARAM, LONGEST_TAG, key_of, limited_tags, page_size
+from trimtab.server.mlflow.validation import page_size
 from trimtab.server.mlflow.wire import Int64, KeyValue, Text, experiment_number
 from trimtab.store.database import Transaction
 from trimtab.tracking import logged_models
@@ -124,8 +124,8 @@ def create(caller: Caller, request: Create) -> Found:
             "contain the following characters: ('/', ':', '.', '%', '\"', \"'\")."
         )
     experiment = experiment_number(request.experiment_id)
-    tags = limited_tags(request.tags or [], LONGEST_TAG)
-    params = _params(request.params)
+    tags = _pairs(request.tags)
+    params = _pairs(request.params)
 
     def work(tx: Transaction) -> str:
         return logged_models.create(
@@ -162,13 +162,13 @@ def delete(caller: Caller, request: One) -> None:
 
 def log_params(caller: Caller, request: LogParams) -> None:
     """Set params of a logged model."""
-    params = _params(request.params)
+    params = _pairs(request.params)
     caller.workspace.write(lambda tx: logged_models.log_params(tx, request.model_id, params))
 
 
 def set_tags(caller: Caller, request: SetTags) -> Found:
     """Set tags of a logged model."""
-    tags = limited_tags(request.tags or [], LONGEST_TAG)
+    tags = _pairs(request.tags)
     caller.workspace.write(lambda tx: logged_models.set_tags(tx, request.model_id, tags))
     return _found(caller, request.model_id)
 
@@ -236,8 +236,10 @@ def _message(model: logged_models.LoggedModel) -> Model:
     return Model(info, Data(wire.key_values(model.params), metrics))
 
 
-def _params(params: list[KeyValue] | None) -> dict[str, str]:
-    return {key_of(param.key): param.value[:LONGEST_PARAM] for param in params or []}
+def _pairs(given: list[KeyValue] | None) -> dict[str, str]:
+    """Params or tags by key: of a logged model, unlike of a run, MLflow takes any key, and values of any
+    length. The last of a key counts."""
+    return {each.key: each.value for each in given or []}
 
 
 ENDPOINTS = (
