@@ -220,14 +220,16 @@ _CONDITIONS = st.sampled_from(
     ways=st.tuples(*[st.sampled_from(["ASC", "DESC"])] * 3),
     conditions=st.lists(_CONDITIONS, max_size=3, unique=True),
     limit=st.integers(30, 90),
+    counted=st.sampled_from([2, 8, 30, 100_000]),
 )
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_walking_and_gathering_find_the_same(
     filled: tuple[Workspace, int],
     order: list[str],
     ways: tuple[str, ...],
     conditions: list[str],
     limit: int,
+    counted: int,
 ) -> None:
     workspace, experiment = filled
     asked = {
@@ -236,8 +238,10 @@ def test_walking_and_gathering_find_the_same(
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_search, "GATHERED", 1e9)  # too dear: walks wherever it can
+        patch.setattr(run_search, "COUNTED", counted)  # so many are alike that they are walked on their own
         walked = _all(workspace, experiment, limit, asked)
         patch.setattr(run_search, "GATHERED", 0.0)
+        patch.setattr(run_search, "COUNTED", 100_000)
         gathered = _all(workspace, experiment, 10_000, asked)
     assert walked == gathered
 

@@ -18,8 +18,10 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    exists,
     false,
     or_,
+    select,
     true,
     type_coerce,
 )
@@ -68,7 +70,7 @@ class Key:
             raise InvalidInputError("Runs cannot be ordered by their datasets.")
         self.table: NamedFromClause[Any] | None = None
         self.classes = 1
-        self.on: ColumnElement[bool] = true()
+        self.named: ColumnElement[bool] = true()
         way = order.ascending
         column = column_of(order)
         if column is not None:
@@ -83,7 +85,7 @@ class Key:
             self.table = metric = latest.alias()
             self.classes = 3
             self.column = metric.c.value
-            self.on = and_(metric.c.run == runs.c.number, metric.c.key == metric_key(connection, order.key))
+            self.named = metric.c.key == metric_key(connection, order.key)
             absent = case((metric.c.run.is_(None), 2), (metric.c.value.is_(None), 1), else_=0)
             self.terms = [
                 Term(absent, int, ascending=True),
@@ -93,7 +95,7 @@ class Key:
             self.table = text = table_of(order).alias()
             self.classes = 2
             self.column = text.c.value
-            self.on = and_(text.c.run == runs.c.number, text.c.key == order.key)
+            self.named = text.c.key == order.key
             self.terms = [
                 Term(case((text.c.run.is_(None), 1), else_=0), int, ascending=True),
                 Term(beginning(text.c.value), str, ascending=way),
@@ -104,7 +106,34 @@ class Key:
         """The query with the table of this key; outer: runs without a value stay."""
         if self.table is None:
             return query
-        return query.join(self.table, self.on, isouter=outer)
+        return query.join(self.table, and_(self.table.c.run == runs.c.number, self.named), isouter=outer)
+
+    def given(self, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Whether a run has a row in the table of this key that meets the conditions."""
+        assert self.table is not None
+        return (
+            exists().select_from(self.table).where(self.table.c.run == runs.c.number, self.named, *conditions)
+        )
+
+    def first_value(self, connection: Connection, *conditions: ColumnElement[bool]) -> Place | None:
+        """The first value in this order, of whatever run, as the values of all terms but the first."""
+        terms = self.terms[1:]
+        query = select(*(term.column for term in terms)).where(
+            self.named, self.column.is_not(None), *conditions
+        )
+        row = connection.execute(query.order_by(*(term.sorted() for term in terms)).limit(1)).one_or_none()
+        return None if row is None else list(row)
+
+    def alike(self, values: Place) -> list[ColumnElement[bool]]:
+        """That a row of this key's table has just this value."""
+        *begins, last = values
+        # Two comparisons for one: see `run_conditions`.
+        exact = [self.column >= last, self.column <= last]
+        return [*(term.column == value for term, value in zip(self.terms[1:], begins, strict=False)), *exact]
+
+    def beyond(self, values: Place) -> ColumnElement[bool]:
+        """That a row of this key's table has a later value."""
+        return after(self.terms[1:], values)
 
 
 STARTED = Term(type_coerce(runs.c.started_at, BigInteger), int, ascending=False)

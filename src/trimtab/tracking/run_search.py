@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
@@ -154,19 +154,52 @@ class _Searched:
             if len(found) >= wanted or (place is not None and int(place[0] or 0) > number):
                 continue
             from_here = place if place is not None and place[0] == number else None
-            if number < last_class:
-                found += self._walk_values(keys, number, conditions, from_here, wanted - len(found))
-                continue
-            skipped = len(first.terms)
-            without = [*conditions, ~exists().select_from(first.table).where(first.on)]
-            rest = None if from_here is None else from_here[skipped:]
-            absent: Place = [number, *[None] * (skipped - 1)]
-            found += [
-                (row, absent + its) for row, its in self.walk(keys[1:], without, rest, wanted - len(found))
-            ]
+            if number == 0:
+                found += self._walk_values(keys, conditions, from_here, wanted)
+            elif number < last_class:
+                found += self._walk_rows(keys, number, conditions, from_here, wanted - len(found))
+            else:
+                found += self._walk_rest(
+                    keys, [number], [*conditions, ~first.given()], from_here, wanted - len(found)
+                )
         return found
 
     def _walk_values(
+        self, keys: Sequence[Key], conditions: Sequence[ColumnElement[bool]], place: Place | None, wanted: int
+    ) -> _Found:
+        """The runs whose first key has a value. Where very many have the same, their order among each other
+        is that of the other keys, and an index may have it."""
+        first = keys[0]
+        found: _Found = []
+        beyond: list[ColumnElement[bool]] = []
+        width = len(first.terms)
+        while len(found) < wanted:
+            value = first.first_value(self._connection, *beyond) if place is None else place[1:width]
+            if value is None:
+                break
+            alike = first.alike(value)
+            if self._counted(select(literal_column("1")).where(first.named, *alike)) < COUNTED:
+                return found + self._walk_rows(keys, 0, [*conditions, *beyond], place, wanted - len(found))
+            among = [*conditions, first.given(*alike)]
+            found += self._walk_rest(keys, [0, *value], among, place, wanted - len(found))
+            place, beyond = None, [first.beyond(value)]
+        return found
+
+    def _walk_rest(
+        self,
+        keys: Sequence[Key],
+        values: Place,
+        conditions: Sequence[ColumnElement[bool]],
+        place: Place | None,
+        wanted: int,
+    ) -> _Found:
+        """Runs that are alike in the first key, which has these values, in the order of the others."""
+        width = len(keys[0].terms)
+        prefix = values + [None] * (width - len(values))
+        rest = None if place is None else place[width:]
+        return [(row, prefix + its) for row, its in self.walk(keys[1:], conditions, rest, wanted)]
+
+    def _walk_rows(
         self,
         keys: Sequence[Key],
         number: int,
@@ -174,7 +207,7 @@ class _Searched:
         place: Place | None,
         wanted: int,
     ) -> _Found:
-        """The runs whose first key has a value (class 0), or NaN (class 1)."""
+        """The runs whose first key has a value (class 0) or NaN (class 1), along the index of its values."""
         first = keys[0]
         terms = terms_of(keys)[1:]
         present = first.column.is_not(None) if number == 0 else first.column.is_(None)
