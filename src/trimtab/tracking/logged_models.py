@@ -135,8 +135,10 @@ def delete_tag(tx: Transaction, model_id: str, key: str) -> None:
 
 
 def log_metrics(tx: Transaction, logged: Sequence[ModelMetric]) -> None:
-    """Keep the latest value of each metric of logged models; raises NotFoundError for an unknown model."""
-    numbers = {name: find(tx.connection, name).number for name in {metric.model for metric in logged}}
+    """Keep the latest value of each metric of logged models, also of deleted ones: the run that measures them
+    need not know. Raises NotFoundError for an unknown model."""
+    names = {metric.model for metric in logged}
+    numbers = {name: find(tx.connection, name, deleted=True).number for name in names}
     newest: dict[tuple[Any, ...], ModelMetric] = {}
     for metric in sorted(logged, key=lambda metric: (metric.step, metric.at)):
         newest[metric.model, metric.run, metric.key, metric.dataset, metric.dataset_digest] = metric
