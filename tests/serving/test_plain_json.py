@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -139,8 +142,21 @@ def test_wrong_addresses_methods_and_headers_are_refused(client: httpx.Client) -
     refused(client.post("/health"), 405, "method_not_allowed")
     header = {"Trimtab-Event-Time": "2011-09-01T00:00:00Z"}
     refused(client.post(PREDICT, json={"row": ROW}, headers=header), 400, "malformed", "replay")
-    squeezed = {"content-encoding": "gzip"}
-    refused(client.post(PREDICT, content=b"x", headers=squeezed), 415, "unsupported_encoding")
+    squeezed = {"content-encoding": "br"}
+    refused(client.post(PREDICT, content=b"x", headers=squeezed), 415, "unsupported_encoding", "gzip")
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_packed_bodies_are_unpacked_within_the_limit(
+    client: httpx.Client, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    header = {"content-encoding": encoding}
+    whole = pack(json.dumps({"row": ROW}).encode())
+    assert client.post(PREDICT, content=whole, headers=header).status_code == 200
+    refused(client.post(PREDICT, content=whole[:-5], headers=header), 400, "malformed", "cut short")
+    refused(client.post(PREDICT, content=b"x", headers=header), 400, "malformed", encoding)
+    bomb = pack(b" " * (8 * 2**20 + 1))
+    refused(client.post(PREDICT, content=bomb, headers=header), 413, "too_large")
 
 
 def test_feedback_is_accepted_at_once_for_genuine_ids_and_by_key(client: httpx.Client) -> None:

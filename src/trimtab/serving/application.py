@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import logging
 import time
-from importlib.metadata import version as package_version
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 import msgspec
 
-from trimtab.errors import InvalidInputError, NotFoundError, TooLargeError, TrimtabError, UnavailableError
+from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving import open_inference, plain_json
 from trimtab.serving.access import check_origin
 from trimtab.serving.answering import Answering
+from trimtab.serving.bodies import Channel, read_body
 from trimtab.serving.frames import FailureFrame, encoded
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.requests import EVENT_TIME, MethodNotAllowedError, Request, Response, allow, event_time
+from trimtab.serving.requests import (
+    EVENT_TIME,
+    Headers,
+    MethodNotAllowedError,
+    Request,
+    Response,
+    Speaker,
+    allow,
+    event_time,
+)
 from trimtab.serving.state import State
-
-JSON = ("content-type", "application/json")
-DRAINED_BYTES = 64 * 2**20
-"""How much of a body that is too large is read and thrown away, so that the client hears why."""
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _EVENT_TIME = EVENT_TIME.lower()
 _HEALTH = {"/health", "/v2/health/live", "/v2/health/ready"}
-
-
-class Headers(Protocol):
-    """The headers of a request, by lower-case name."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A header's value."""
-        ...
 
 
 class Scope(Protocol):
@@ -44,24 +41,15 @@ class Scope(Protocol):
     proto: str
     method: str
     path: str
+    query_string: str
     authority: str | None
     headers: Headers
 
 
-class Channel(Protocol):
-    """RSGI's HTTP protocol: the request's body, and the way back."""
-
-    async def __call__(self) -> bytes:
-        """The whole body."""
-        ...
-
-    def __aiter__(self) -> Any:
-        """The body in chunks."""
-        ...
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer."""
-        ...
+_SPEAKERS = (
+    Speaker("/v2", open_inference.respond, open_inference.failure),
+    Speaker("/v1/endpoints", plain_json.respond, plain_json.failure),
+)
 
 
 class Gateway:
@@ -71,7 +59,6 @@ class Gateway:
         self._state = state
         self._log = log
         self._body_limit = body_limit
-        self._version = package_version("trimtab")
         self._answering: Answering | None = None
 
     async def __rsgi__(self, scope: Scope, channel: Channel) -> None:
@@ -81,7 +68,7 @@ class Gateway:
         state.in_flight += 1
         try:
             response = await self._respond(scope, channel, started)
-            headers = [JSON, *response.headers]
+            headers = [("content-type", response.content_type), *response.headers]
             if state.draining:
                 headers.append(("connection", "close"))
             channel.response_bytes(response.status, headers, response.body)
@@ -90,9 +77,10 @@ class Gateway:
 
     async def _respond(self, scope: Scope, channel: Channel, started: int) -> Response:
         path = scope.path
-        failure = open_inference.failure if path.startswith("/v2") else plain_json.failure
+        speaker = next((each for each in _SPEAKERS if path.startswith(each.prefix)), None)
+        failure = plain_json.failure if speaker is None else speaker.failure
         try:
-            return await self._routed(scope, channel, path, started)
+            return await self._routed(scope, channel, path, started, speaker)
         except TrimtabError as error:
             headers: list[tuple[str, str]] = []
             if isinstance(error, UnavailableError):
@@ -110,7 +98,9 @@ class Gateway:
             self._record(path, bug)
             return Response(500, failure(bug))
 
-    async def _routed(self, scope: Scope, channel: Channel, path: str, started: int) -> Response:
+    async def _routed(
+        self, scope: Scope, channel: Channel, path: str, started: int, speaker: Speaker | None
+    ) -> Response:
         view = self._state.view
         if path in _HEALTH:
             return self._health(scope.method, path)
@@ -123,13 +113,15 @@ class Gateway:
         if given is not None and view.replay_at is None:
             view = await self._state.fresh_view()  # the replay may have begun this very moment
         at = event_time(given, view)
-        body = await self._body(headers, channel) if scope.method == "POST" else b""
+        body = await read_body(headers, channel, self._body_limit) if scope.method == "POST" else b""
         if view.ids is None:
             raise UnavailableError("This gateway is starting and does not know its routes yet.")
         parts = [unquote(part) if "%" in part else part for part in path.strip("/").split("/")]
         request = Request(
             method=scope.method,
             parts=parts,
+            query=scope.query_string,
+            headers=headers,
             body=body,
             at=at,
             started=started,
@@ -137,10 +129,8 @@ class Gateway:
             answering=self._answers(view.ids),
             log=self._log,
         )
-        if parts[0] == "v2":
-            return await open_inference.respond(request, self._version)
-        if parts[:2] == ["v1", "endpoints"]:
-            return await plain_json.respond(request)
+        if speaker is not None:
+            return await speaker.respond(request)
         if parts == ["v1", "status"]:
             allow(request, "GET")
             return self._status()
@@ -152,30 +142,6 @@ class Gateway:
         if self._answering is None or self._answering.ids is not ids:
             self._answering = Answering(ids, self._log, self._state)
         return self._answering
-
-    async def _body(self, headers: Headers, channel: Channel) -> bytes:
-        encoding = headers.get("content-encoding")
-        if encoding not in {None, "", "identity"}:
-            raise _UnsupportedEncodingError(f"The body's encoding '{encoding[:40]}' is not understood.")
-        length = headers.get("content-length")
-        if length is not None and length.isdigit() and int(length) <= self._body_limit:
-            return await channel()
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in channel:
-            size += len(chunk)
-            if size <= self._body_limit:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
-                if size > DRAINED_BYTES:
-                    break
-        if size > self._body_limit:
-            raise TooLargeError(
-                f"The body is larger than {self._body_limit} bytes.",
-                hint="Send fewer rows in one request, or raise the setting body_limit.",
-            )
-        return b"".join(chunks)
 
     def _health(self, method: str, path: str) -> Response:
         if method not in {"GET", "HEAD"}:
@@ -215,8 +181,3 @@ class Gateway:
         if len(parts) > 2 and parts[2] in self._state.view.table.endpoints:
             at = event_time(None, self._state.view)
             self._log.failed(encoded(FailureFrame(parts[2], at, error.code)), at=at)
-
-
-class _UnsupportedEncodingError(InvalidInputError):
-    code = "unsupported_encoding"
-    http_status = 415

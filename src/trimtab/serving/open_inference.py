@@ -8,7 +8,9 @@ several rows); a request's parameter "key" keeps a caller with one version.
 
 from __future__ import annotations
 
+import functools
 import math
+from importlib.metadata import version as package_version
 from typing import Any, Literal
 
 import msgspec
@@ -80,12 +82,12 @@ _infer_request = msgspec.json.Decoder(InferRequest).decode
 _DATATYPES = {"number": "FP64", "boolean": "BOOL"}
 
 
-async def respond(request: Request, version: str) -> Response:
-    """Answer a request below /v2, but its health routes; `version` is Trimtab's. Raises TrimtabError."""
+async def respond(request: Request) -> Response:
+    """Answer a request below /v2, but its health routes. Raises TrimtabError."""
     match request.parts[1:]:
         case []:
             allow(request, "GET")
-            return _json({"name": "trimtab", "version": version, "extensions": []})
+            return _json({"name": "trimtab", "version": _version(), "extensions": []})
         case ["models", name]:
             allow(request, "GET")
             return _metadata(request.view.table.get(name), None)
@@ -105,6 +107,11 @@ async def respond(request: Request, version: str) -> Response:
             allow(request, "POST")
             return await _infer(request, name, number)
     raise NotFoundError(f"There is nothing at /{'/'.join(request.parts)}.")
+
+
+@functools.cache
+def _version() -> str:
+    return package_version("trimtab")
 
 
 def failure(error: TrimtabError) -> bytes:

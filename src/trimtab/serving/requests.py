@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -22,12 +22,22 @@ T = TypeVar("T")
 EVENT_TIME = "Trimtab-Event-Time"
 
 
+class Headers(Protocol):
+    """The headers of a request, by lower-case name."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A header's value."""
+        ...
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP request. `parts` are the path's segments; `at` is its event time in microseconds since 1970;
-    `started` is `time.perf_counter_ns()` at its arrival."""
+    """One HTTP request. `parts` are the path's segments, `query` what stands behind its question mark; `at`
+    is its event time in microseconds since 1970; `started` is `time.perf_counter_ns()` at its arrival."""
 
     method: str
     parts: list[str]
+    query: str
+    headers: Headers
     body: bytes
     at: int
     started: int
@@ -37,11 +47,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """Status, JSON body and headers beyond the content type."""
+    """Status, body, headers beyond the content type, and that."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+
+class Speaker(NamedTuple):
+    """A protocol: where its paths begin, what answers them (or raises TrimtabError), how it words errors."""
+
+    prefix: str
+    respond: Callable[[Request], Awaitable[Response]]
+    failure: Callable[[TrimtabError], bytes]
 
 
 class MethodNotAllowedError(TrimtabError):
