@@ -189,6 +189,11 @@ class Catalog:
         with self._reading(tx) as connection:
             return versions.model_versions(connection, versions.find_model(connection, name))
 
+    def newest_in_stages(self, name: str, *, tx: Transaction | None = None) -> list[ModelVersion]:
+        """The newest version in each stage, in the order in which the stages were first taken."""
+        with self._reading(tx) as connection:
+            return versions.newest_in_stages(connection, versions.find_model(connection, name))
+
     def delete_version(
         self,
         tx: Transaction,

@@ -43,10 +43,17 @@ ORDERS_OF_VERSIONS = Vocabulary(
 )
 
 
+class FoundModel(msgspec.Struct, frozen=True):
+    """A model, and the newest version in each stage."""
+
+    model: RegisteredModel
+    newest: list[ModelVersion]
+
+
 class FoundModels(msgspec.Struct, frozen=True):
     """Some models, and the token that asks for those that follow ("" at the end)."""
 
-    models: list[RegisteredModel]
+    models: list[FoundModel]
     next_page_token: str
 
 
@@ -75,7 +82,11 @@ def search_models(
     offset = offset_of(page_token)
     rows = list(connection.execute(query.order_by(models_table.c.name).offset(offset).limit(limit + 1)))
     token = offset_token(offset + limit) if len(rows) > limit else ""
-    return FoundModels([versions.registered_model(connection, row) for row in rows[:limit]], token)
+    found = [
+        FoundModel(versions.registered_model(connection, row), versions.newest_in_stages(connection, row))
+        for row in rows[:limit]
+    ]
+    return FoundModels(found, token)
 
 
 def search_versions(

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from trimtab.digest import is_digest
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, unknown
@@ -191,6 +191,11 @@ def model_versions(connection: Connection, model: Row[Any], version: int | None 
     return described(connection, model, rows)
 
 
+def newest_in_stages(connection: Connection, model: Row[Any]) -> list[ModelVersion]:
+    """The newest version in each stage, in the order in which the stages were first taken."""
+    return described(connection, model, list(connection.execute(_NEWEST, {"model": model.id})))
+
+
 def described(connection: Connection, model: Row[Any], rows: Sequence[Row[Any]]) -> list[ModelVersion]:
     """The rows of versions of a model as they are told to the world."""
     aliases: dict[int, list[str]] = {}
@@ -252,6 +257,18 @@ _STANDING = (
     select(versions)
     .where(versions.c.model_id == bindparam("model"), versions.c.deleted_at.is_(None))
     .order_by(versions.c.version.desc())
+)
+_STAGES = (
+    select(func.min(versions.c.version).label("first"), func.max(versions.c.version).label("newest"))
+    .where(versions.c.model_id == bindparam("model"), versions.c.deleted_at.is_(None))
+    .group_by(versions.c.stage)
+    .subquery()
+)
+_NEWEST = (
+    select(versions)
+    .join(_STAGES, versions.c.version == _STAGES.c.newest)
+    .where(versions.c.model_id == bindparam("model"))
+    .order_by(_STAGES.c.first)
 )
 _NEW_VERSION = insert(versions)
 _COUNTED = (

@@ -207,7 +207,7 @@ def test_models_in_order_and_in_pages(pair: Pair, order: list[str]) -> None:
         "version_number = 1", "version_number <= 2", "version_number != 1",
         "version_number = 1.5", "version_number LIKE '1'", "version = 1", "creation_timestamp > 0",
         "tags.stage = 'x'", "tags.stage != 'x'", "tags.stage LIKE 'X'", "tags.stage ILIKE 'X'",
-        "tags.`a b` = 'c'",
+        "tags.`a b` = 'c'", "tags.version = 'x'",
         "tags.stage > 'x'", "tag.stage = 'x'", "attribute.name = 'odd-1'",
         "name = 'odd-1' AND tags.stage = 'x'",
         "name = 'odd-1' OR name = 'odd-2'", "name = \"odd-1\"", "name = odd-1", "name", "= 'x'",

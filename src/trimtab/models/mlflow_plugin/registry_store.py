@@ -111,20 +111,17 @@ class RegistryStore(AbstractStore):
     ) -> PagedList[RegisteredModel]:
         """See MLflow."""
         _check_page_size(max_results, SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD)
-        with as_mlflow():
-            registry = Registry(self._stored.open)
-            with self._stored.open.read() as connection:
-                page = registry_search.search_models(
-                    connection,
-                    filter=filter_string or "",
-                    order_by=order_by or (),
-                    limit=max_results,
-                    page_token=page_token or "",
-                )
-            models = [
-                self._model(model, self._newest(registry.versions(model.name), ALL_STAGES))
-                for model in page.models
-            ]
+        with as_mlflow(), self._stored.open.read() as connection:
+            page = registry_search.search_models(
+                connection,
+                filter=filter_string or "",
+                order_by=order_by or (),
+                limit=max_results,
+                page_token=page_token or "",
+            )
+        models = [
+            self._model(found.model, [self._version(each) for each in found.newest]) for found in page.models
+        ]
         return PagedList(models, page.next_page_token or None)
 
     def get_registered_model(self, name: str) -> RegisteredModel:
@@ -132,13 +129,14 @@ class RegistryStore(AbstractStore):
         with as_mlflow():
             registry = Registry(self._stored.open)
             model = registry.model(name)
-            return self._model(model, self._newest(registry.versions(name), ALL_STAGES))
+            return self._model(model, [self._version(each) for each in registry.newest_in_stages(name)])
 
     def get_latest_versions(self, name: str, stages: list[str] | None = None) -> list[ModelVersion]:
         """See MLflow."""
         wanted = [get_canonical_stage(stage) for stage in stages or ALL_STAGES]
         with as_mlflow():
-            return self._newest(Registry(self._stored.open).versions(name), wanted)
+            found = Registry(self._stored.open).newest_in_stages(name)
+        return [self._version(each) for each in found if each.stage in wanted]
 
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
         """See MLflow."""
@@ -280,8 +278,7 @@ class RegistryStore(AbstractStore):
         with as_mlflow():
             registry = Registry(self._stored.open)
             if alias.lower() == LATEST_ALIAS:
-                found = registry.versions(name)
-                number = found[0].version if found else None
+                number = max((each.version for each in registry.newest_in_stages(name)), default=None)
             else:
                 number = registry.model(name).aliases.get(alias)
             if number is None:
@@ -306,12 +303,6 @@ class RegistryStore(AbstractStore):
 
     def _change(self, work: Callable[[Registry, Transaction], Any]) -> Any:
         return self._stored.write(lambda tx: work(Registry(self._stored.open), tx))
-
-    def _newest(self, found: list[versions.ModelVersion], stages: list[str]) -> list[ModelVersion]:
-        """The newest version in each of these stages, in the order in which stages were first taken; `found`
-        has the newest first."""
-        newest = {version.stage: version for version in reversed(found)}
-        return [self._version(each) for stage, each in newest.items() if stage in stages]
 
     def _model(self, model: versions.RegisteredModel, latest: list[ModelVersion]) -> RegisteredModel:
         return RegisteredModel(

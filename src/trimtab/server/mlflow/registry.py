@@ -118,7 +118,7 @@ def create(caller: Caller, request: Create) -> Found:
 def get(caller: Caller, request: One) -> Found:
     """One model with the newest version in each stage."""
     registry = Registry(caller.workspace)
-    return Found(_message(registry.model(request.name), registry.versions(request.name)))
+    return Found(_message(registry.model(request.name), registry.newest_in_stages(request.name)))
 
 
 def rename(caller: Caller, request: Rename) -> Found:
@@ -145,7 +145,6 @@ def delete(caller: Caller, request: One) -> None:
 
 def search(caller: Caller, request: Search) -> Page:
     """Models that meet a filter, a page at a time."""
-    registry = Registry(caller.workspace)
     with caller.workspace.read() as connection:
         page = registry_search.search_models(
             connection,
@@ -154,14 +153,12 @@ def search(caller: Caller, request: Search) -> Page:
             limit=page_size(100 if request.max_results is None else request.max_results, LARGEST_PAGE),
             page_token=request.page_token or "",
         )
-    return Page(
-        [_message(model, registry.versions(model.name)) for model in page.models], page.next_page_token
-    )
+    return Page([_message(each.model, each.newest) for each in page.models], page.next_page_token)
 
 
 def latest(caller: Caller, request: Latest) -> Versions:
     """The newest version in each stage, or in those asked for."""
-    found = _latest(Registry(caller.workspace).versions(request.name))
+    found = Registry(caller.workspace).newest_in_stages(request.name)
     stages = {canonical_stage(stage) for stage in request.stages or STAGES}
     return Versions([version_message(each) for each in found if each.stage in stages])
 
@@ -202,10 +199,10 @@ def get_by_alias(caller: Caller, request: Alias) -> FoundVersion:
     registry = Registry(caller.workspace)
     model = registry.model(request.name)
     if request.alias.lower() == "latest":
-        versions = registry.versions(request.name)
-        if not versions:
+        newest = max(registry.newest_in_stages(request.name), key=lambda each: each.version, default=None)
+        if newest is None:
             raise NotFoundError(f"Latest version not found for model {request.name}.")
-        return FoundVersion(version_message(versions[0]))
+        return FoundVersion(version_message(newest))
     if request.alias not in model.aliases:
         raise InvalidInputError(f"Registered model alias {request.alias:.300} not found.")
     return FoundVersion(version_message(registry.alias(request.name, request.alias)))
@@ -219,23 +216,17 @@ def canonical_stage(stage: str) -> str:
     raise InvalidInputError(f"Invalid Model Version stage: {stage:.80}. Value must be one of {STAGES}.")
 
 
-def _message(model: RegisteredModel, versions: list[ModelVersion]) -> Model:
+def _message(model: RegisteredModel, newest: list[ModelVersion]) -> Model:
     return Model(
         model.name,
         wire.milliseconds(model.created_at),
         wire.milliseconds(model.updated_at),
         model.description,
         # As in MLflow, these say nothing of their aliases: the model itself does.
-        [msgspec.structs.replace(version_message(each), aliases=[]) for each in _latest(versions)],
+        [msgspec.structs.replace(version_message(each), aliases=[]) for each in newest],
         wire.key_values(model.tags),
         [AliasOf(alias, str(version)) for alias, version in model.aliases.items()],
     )
-
-
-def _latest(versions: list[ModelVersion]) -> list[ModelVersion]:
-    """The newest version of each stage, in the order in which stages were first taken; the newest of all
-    versions comes first in what is given."""
-    return list({version.stage: version for version in reversed(versions)}.values())
 
 
 ENDPOINTS = (
