@@ -145,7 +145,7 @@ class FolderBlobs(StreamedBlobs):
         sync_folder(path.parent)
 
     def _make_shards(self) -> None:
-        """Make all folders of blobs at once: to sync each when it is first needed would slow the first puts."""
+        """Make all folders of blobs at once: to sync each one when it is needed would slow the first puts."""
         for number in range(256):
             (self._root / "b3" / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         sync_folder(self._root / "b3")
