@@ -104,8 +104,8 @@ def create(
 
 
 def finalize(tx: Transaction, model_id: str, status: Status) -> None:
-    """Say that a logged model is whole (or failed)."""
-    row = find(tx.connection, model_id)
+    """Say that a logged model is whole (or failed), also of one that was deleted meanwhile, as in MLflow."""
+    row = find(tx.connection, model_id, deleted=True)
     tx.execute(update(models).where(models.c.number == row.number).values(status=status, updated_at=tx.at))
 
 

@@ -152,7 +152,7 @@ def finalize(caller: Caller, request: Finalize) -> Found:
     if status is None:
         raise InvalidInputError(f"Invalid model status: {request.status!r:.80}. Expected READY or FAILED.")
     caller.workspace.write(lambda tx: logged_models.finalize(tx, request.model_id, status))
-    return _found(caller, request.model_id)
+    return _found(caller, request.model_id, deleted=True)
 
 
 def delete(caller: Caller, request: One) -> None:
