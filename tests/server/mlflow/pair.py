@@ -52,8 +52,9 @@ class Pair:
         """Call a method of the client; what differs between the sides is given as `Both`."""
         return self.run(lambda client, side: _called(client, method, arguments, named, side), method)
 
-    def run(self, call: Callable[[MlflowClient, int], Any], what: str = "") -> Both:
-        """Call any function with each client and the number of its side."""
+    def run(self, call: Callable[[MlflowClient, int], Any], what: str = "", *, reads: bool = False) -> Both:
+        """Call any function with each client and the number of its side. If it only `reads`, there is nothing
+        to compare with where MLflow's server failed."""
         answers = [_outcome(call, client, side) for side, client in enumerate(self._clients)]
         both = Both(*answers)
         told = [self._told(answer, side) for side, answer in enumerate(answers)]

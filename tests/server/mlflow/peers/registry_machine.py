@@ -169,7 +169,7 @@ class RegistryMachine(RuleBasedStateMachine):
         def found(client: MlflowClient, _: int) -> list[Any]:
             return sorted(client.get_latest_versions(model, stages), key=lambda each: int(each.version))
 
-        self.pair.run(found, f"get_latest_versions {model} {stages}")
+        self.pair.run(found, f"get_latest_versions {model} {stages}", reads=True)
 
     @rule(filter=MODEL_FILTERS, descending=st.booleans())
     def search_models(self, filter: str, descending: bool) -> None:
@@ -178,7 +178,7 @@ class RegistryMachine(RuleBasedStateMachine):
             found = client.search_registered_models(filter, max_results=1000, order_by=order)
             return [each.name for each in found if each.name.startswith(self.prefix)]
 
-        self.pair.run(names, f"search_registered_models {filter!r}")
+        self.pair.run(names, f"search_registered_models {filter!r}", reads=True)
 
     @rule(
         filter=VERSION_FILTERS,
@@ -189,4 +189,4 @@ class RegistryMachine(RuleBasedStateMachine):
             found = client.search_model_versions(filter, max_results=10_000, order_by=order)
             return [[each.name, str(each.version)] for each in found if each.name.startswith(self.prefix)]
 
-        self.pair.run(names, f"search_model_versions {filter!r}")
+        self.pair.run(names, f"search_model_versions {filter!r}", reads=True)

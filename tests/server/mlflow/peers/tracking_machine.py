@@ -114,7 +114,7 @@ class TrackingMachine(RuleBasedStateMachine):
             found = client.search_experiments(view_type=view, filter_string=filter, order_by=order)
             return [each.name for each in found if each.name.startswith(self.prefix)]
 
-        self.pair.run(names, f"search_experiments {filter!r} {view}")
+        self.pair.run(names, f"search_experiments {filter!r} {view}", reads=True)
 
     @rule(
         target=runs,
@@ -209,4 +209,4 @@ class TrackingMachine(RuleBasedStateMachine):
                 token = page.token
             return pages
 
-        self.pair.run(ids, f"search_runs {filter!r} {order} {view}")
+        self.pair.run(ids, f"search_runs {filter!r} {order} {view}", reads=True)
