@@ -125,7 +125,7 @@ def _models(client: MlflowClient, experiment: str, run: str, folder: Path) -> No
 
     client.create_registered_model("bikes", tags={"owner": "ann"}, description="Rentals by the hour")
     client.create_model_version("bikes", f"runs:/{id}/model", id, tags={"first": "yes"}, description="one")
-    client.create_model_version("bikes", f"models:/{model.model_id}", run)
+    client.create_model_version("bikes", f"models:/{model.model_id}", run, model_id=model.model_id)
     client.create_model_version("bikes", f"runs:/{id}/model", id)
     client.create_model_version("bikes", f"runs:/{id}/nothing", id)
     client.delete_model_version("bikes", "3")

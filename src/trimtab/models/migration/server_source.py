@@ -122,7 +122,7 @@ class ServerSource:
             "order_by": ["attributes.start_time ASC"],
         }
         for page in self._pages("runs/search", asked, "runs"):
-            yield [_run(each) for each in page]
+            yield [_run(each) for each in self._with_all_inputs(page)]
 
     def points(self, run: SourceRun) -> Iterator[SourcePoints]:
         """See `Source.points`."""
@@ -142,14 +142,12 @@ class ServerSource:
 
     def logged_models(self, experiment: str) -> Iterator[SourceLoggedModel]:
         """See `Source.logged_models`: of deleted ones a server says nothing."""
-        if self._has_logged_models is False:
-            return
         asked = {"experiment_ids": [experiment], "max_results": 50}
         try:
             for page in self._pages("logged-models/search", asked, "models"):
                 yield from map(_logged_model, page)
         except NotFoundError:
-            self._has_logged_models = False  # a server before version 3
+            return  # a server before version 3
 
     def registered_models(self) -> Iterator[SourceRegisteredModel]:
         """See `Source.registered_models`."""
@@ -280,6 +278,23 @@ class ServerSource:
         self._patiently(once)
 
     # Questions
+
+    def _with_all_inputs(self, page: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same runs, asked for one by one where there may be models that they read: MLflow's searches do
+        not tell of these."""
+        if self._has_logged_models is None:
+            ids = [each.id for each in self.experiments() if each.lifecycle == "active"]
+            try:
+                asked = {"experiment_ids": ids, "max_results": 1}
+                found = self._post("logged-models/search", asked) if ids else {}
+                self._has_logged_models = bool(found.get("models"))
+            except NotFoundError:  # a server before version 3
+                self._has_logged_models = False
+        if not self._has_logged_models:
+            return page
+        ids = [each["info"].get("run_id") or each["info"]["run_uuid"] for each in page]
+        whole = self._pool.map(lambda id: self._get("runs/get", {"run_id": id})["run"], ids)
+        return list(whole)
 
     def _version(self, each: Mapping[str, Any]) -> SourceVersion:
         source = str(each.get("source") or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -267,19 +268,21 @@ def _newest(metrics: Sequence[logged_models.ModelMetric]) -> dict[tuple[str, ...
     }
 
 
-Columns = tuple[Any, Any, Any]
+Columns = tuple[Sequence[int], Sequence[int], Sequence[float]]
 """Steps, times in microseconds, values."""
+
+_FEW = 64
 
 
 def _joined(pieces: Iterator[SourcePoints]) -> Columns:
     steps: list[int] = []
     times: list[int] = []
-    values: list[float | None] = []
+    values: list[float] = []
     for piece in pieces:
         steps += piece.steps
-        times += piece.times
+        times += [at * 1000 for at in piece.times]
         values += piece.values
-    return np.array(steps, dtype="<i8"), np.array(times, dtype="<i8") * 1000, np.array(values, dtype="<f8")
+    return steps, times, values
 
 
 def _points_here(connection: Connection, run: int) -> dict[str, Seen]:
@@ -290,7 +293,7 @@ def _points_here(connection: Connection, run: int) -> dict[str, Seen]:
         .where(chunks.c.run == run)
         .order_by(chunks.c.key)
     )
-    rows = connection.execution_options(stream_results=True).execute(query)
+    rows = connection.execute(query)
     return {
         name: _seen(_unpacked(list(group)))
         for name, group in itertools.groupby(rows, key=lambda row: str(row.name))
@@ -298,26 +301,38 @@ def _points_here(connection: Connection, run: int) -> dict[str, Seen]:
 
 
 def _unpacked(rows: Sequence[Any]) -> Columns:
-    integers, values = [], []
+    steps: list[int] = []
+    times: list[int] = []
+    values: list[float] = []
     for row in rows:
         assert row.encoding == PLAIN
-        integers.append(np.frombuffer(row.data, dtype="<i8", count=2 * row.points).reshape(2, row.points))
-        values.append(np.frombuffer(row.data, dtype="<f8", offset=16 * row.points))
-    both = np.concatenate(integers, axis=1)
-    return both[0], both[1], np.concatenate(values)
+        count = row.points
+        found = struct.unpack(f"<{2 * count}q{count}d", row.data)
+        steps += found[:count]
+        times += found[count : 2 * count]
+        values += found[2 * count :]
+    return steps, times, values
 
 
 def _seen(columns: Columns) -> Seen:
     """How many distinct points there are, and a digest of them in whatever order they came."""
     steps, times, values = columns
-    if len(steps) == 1:
-        value = float(values[0]) + 0.0
-        return 1, digest_bytes(struct.pack("<qqd", times[0], steps[0], np.nan if value != value else value))
-    values = np.where(np.isnan(values), np.nan, values + 0.0)  # one NaN, one zero
-    order = np.lexsort((values, steps, times))
-    packed = np.empty((len(order), 3), dtype="<i8")
-    packed[:, 0], packed[:, 1], packed[:, 2] = times[order], steps[order], values[order].view("<i8")
-    new = np.ones(len(order), dtype=bool)
+    if len(steps) <= _FEW:
+        distinct = {
+            (at, step, value != value, 0.0 if value != value else value + 0.0)  # one NaN, one zero
+            for step, at, value in zip(steps, times, values, strict=True)
+        }
+        data = b"".join(
+            struct.pack("<qqd", at, step, math.nan if nan else value)
+            for at, step, nan, value in sorted(distinct)
+        )
+        return len(distinct), digest_bytes(data)
+    numbers = np.array(values, dtype="<f8")
+    numbers = np.where(np.isnan(numbers), np.nan, numbers + 0.0)
+    packed = np.empty((len(numbers), 3), dtype="<i8")
+    packed[:, 0], packed[:, 1], packed[:, 2] = times, steps, numbers.view("<i8")
+    packed = packed[np.lexsort((numbers, packed[:, 1], packed[:, 0]))]
+    new = np.ones(len(packed), dtype=bool)
     new[1:] = (packed[1:] != packed[:-1]).any(axis=1)
     return int(new.sum()), digest_bytes(packed[new].tobytes())
 
