@@ -49,15 +49,16 @@ def rows_in_sqlite(folder: str) -> tuple[float, float]:
     return written - began, ended - written
 
 
-def logged(workspace: Workspace, call: Callable[[int], int]) -> float:
-    """Seconds until all values are durable; `call` logs one step and answers how many values that were."""
+def logged(workspace: Workspace, call: Callable[[int], int]) -> tuple[float, float]:
+    """Seconds until all values are durable, and processor seconds of this process; `call` logs one step and
+    answers how many values that were."""
     run = Tracking(workspace).start_run("benchmark")
-    began, done, step = time.perf_counter(), 0, 0
+    spent, began, done, step = time.process_time(), time.perf_counter(), 0, 0
     with active_run(workspace, run.id):
         while done < VALUES:
             done += call(step)
             step += 1
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - spent
 
 
 def log_one(step: int) -> int:
@@ -113,14 +114,15 @@ def measured(folder: Path, rounds: int) -> tuple[float, float]:
     """Print the table; answers the values a second of one value a call, and the 95th percentile of the lag in
     milliseconds."""
     figures: dict[str, list[float]] = {}
+    by_cpu: dict[str, list[float]] = {}
     with Workspace.create(folder / "log-values", actor="benchmark") as workspace:
         for _ in range(rounds):
             written, read = rows_in_sqlite(str(folder))
             figures.setdefault("rows in SQLite", []).append(VALUES / written)
-            figures.setdefault("trimtab.log, 1 value a call", []).append(VALUES / logged(workspace, log_one))
-            figures.setdefault("trimtab.log, 10 values a call", []).append(
-                VALUES / logged(workspace, log_ten)
-            )
+            for name, call in (("1 value", log_one), ("10 values", log_ten)):
+                took, cpu = logged(workspace, call)
+                figures.setdefault(f"trimtab.log, {name} a call", []).append(VALUES / took)
+                by_cpu.setdefault(f"trimtab.log, {name} a call", []).append(VALUES / cpu)
             figures.setdefault("history, rows in SQLite", []).append(HISTORY / read)
             figures.setdefault("history, Trimtab", []).append(HISTORY / history(workspace))
         waited = lags(workspace)
@@ -129,7 +131,10 @@ def measured(folder: Path, rounds: int) -> tuple[float, float]:
         peer = statistics.median(
             figures["history, rows in SQLite" if "history" in name else "rows in SQLite"]
         )
-        print(f"  {name:32} {rate:12,.0f} values/s  {rate / peer:6.2f} of the peer")
+        print(f"  {name:32} {rate:12,.0f} values/s  {rate / peer:6.2f} of the peer", end="")
+        if name in by_cpu:
+            print(f", {statistics.median(by_cpu[name]):,.0f} in a second of processor time", end="")
+        print()
     late = waited[int(0.95 * len(waited))]
     print(
         f"  lag at {PACE:,} values/s: median {statistics.median(waited):.0f} ms, "
