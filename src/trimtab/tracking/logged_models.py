@@ -129,7 +129,7 @@ def set_tags(tx: Transaction, model_id: str, values: Mapping[str, str]) -> None:
 
 def delete_tag(tx: Transaction, model_id: str, key: str) -> None:
     """Take a tag off a logged model; raises NotFoundError if it has none of that key."""
-    number = find(tx.connection, model_id).number
+    number = find(tx.connection, model_id, deleted=True).number  # as in MLflow
     if tx.execute(delete(tags).where(tags.c.model == number, tags.c.key == key)).rowcount == 0:
         raise NotFoundError(f"No tag with key {key!r} found for model with ID {model_id!r}.")
 
