@@ -14,7 +14,6 @@ import sys
 
 import msgspec
 
-from trimtab import errors
 from trimtab.errors import StepFailedError, TrimtabError
 from trimtab.models.gate_evaluation import GatesRequest, judge
 from trimtab.models.reports import GateReport
@@ -59,8 +58,7 @@ def judge_apart(workspace: Workspace, request: GatesRequest) -> GateReport:
             hint="Its last words stand above. There is no gate report.",
         ) from None
     if answer.report is None:
-        kind: type[TrimtabError] = getattr(errors, answer.error, TrimtabError)
-        raise kind(answer.message, hint=answer.hint)
+        raise _error_called(answer.error)(answer.message, hint=answer.hint)
     return answer.report
 
 
@@ -79,6 +77,15 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads of the model's may go on for ever
+
+
+def _error_called(name: str, below: type[TrimtabError] = TrimtabError) -> type[TrimtabError]:
+    """The class of the tree of errors that has this name; the root, if none has."""
+    for each in below.__subclasses__():
+        found = each if each.__name__ == name else _error_called(name, each)
+        if found is not TrimtabError:
+            return found
+    return TrimtabError
 
 
 def _named(request: GatesRequest) -> str:
