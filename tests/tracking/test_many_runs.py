@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, text
 
+from trimtab.errors import InvalidInputError
 from trimtab.store.database import Transaction
 from trimtab.tracking import experiments, run_search
 from trimtab.tracking.run_order import token_of
@@ -244,6 +247,34 @@ def test_walking_and_gathering_find_the_same(
         patch.setattr(run_search, "COUNTED", 100_000)
         gathered = _all(workspace, experiment, 10_000, asked)
     assert walked == gathered
+
+
+_ORDERS = [
+    [],
+    ["start_time"],
+    ["run_name"],
+    ["metrics.acc"],
+    ["metrics.acc DESC", "params.lr"],
+    ["tags.team", "end_time"],
+    ["end_time DESC", "metrics.sparse"],
+]
+_VALUES = st.none() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=3) | st.integers(0, 3)
+
+
+@given(order=st.sampled_from(_ORDERS), place=st.lists(_VALUES, min_size=2, max_size=6), raw=st.binary())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_token_that_somebody_made_up_is_refused_or_gives_a_page(
+    filled: tuple[Workspace, int], order: list[str], place: list[Any], raw: bytes
+) -> None:
+    workspace, experiment = filled
+    places = [place, *([value, *place[1:], 5, 6][:size] for size in (2, 3, 4, 5, 6) for value in (0, 1, 2))]
+    tokens = [base64.urlsafe_b64encode(raw).decode(), raw.decode("latin-1")]
+    for made_up in places:
+        with contextlib.suppress(OverflowError):  # a number that no token can hold
+            tokens.append(token_of(made_up))
+    for token in tokens:
+        with contextlib.suppress(InvalidInputError):
+            search(workspace, experiment, order_by=order, limit=3, page_token=token)
 
 
 def _all(workspace: Workspace, experiment: int, limit: int, asked: dict[str, Any]) -> list[int]:

@@ -175,7 +175,7 @@ class _Searched:
         width = len(first.terms)
         while len(found) < wanted:
             value = first.first_value(self._connection, *beyond) if place is None else place[1:width]
-            if value is None:
+            if value is None or None in value:  # the end; or a place that no run has, from a token made up
                 break
             alike = first.alike(value)
             if self._counted(select(literal_column("1")).where(first.named, *alike)) < COUNTED:
