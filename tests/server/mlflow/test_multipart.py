@@ -12,9 +12,11 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from pydantic import SecretStr
 from tests.server.mlflow.conftest import RunningServer
 from tests.server.mlflow.test_large_artifacts import ServerProcess
 
+from trimtab.config import Settings
 from trimtab.store.uploads import Uploads
 from trimtab.tracking.tracking import Tracking
 from trimtab.workspace import Workspace
@@ -287,6 +289,30 @@ def test_addresses_of_parts_lead_back_the_way_the_client_came(sender: Sender) ->
     assert one["headers"] == two["headers"] == {"Authorization": "Bearer secret"}
     sender.headers = {"X-Forwarded-Host": "evil host/"}
     assert sender.tell("create", {"num_parts": 1}).status_code == 400
+
+
+def test_parts_go_through_a_door_that_wants_a_token(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "true")
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    file = tmp_path / "x.bin"
+    file.write_bytes(b"content")
+    settings = Settings(token=SecretStr("secret"))
+    with (
+        Workspace.create(tmp_path / "project", settings, actor="tester") as workspace,
+        RunningServer(workspace, free_port) as server,
+    ):
+        client = MlflowClient(server.url)
+        run_id = client.create_run("0").info.run_id
+        client.log_artifact(run_id, str(file))
+        assert Tracking(workspace).load_artifact(run_id, "x.bin") == b"content"
+        sender = Sender(server.url, run_id)
+        sender.headers = {"Authorization": "Bearer secret"}
+        sender.create(1)
+        sender.created["credentials"][0]["headers"] = {}
+        assert sender.send(1, b"x").status_code == 401
 
 
 def test_ranges_of_a_file_can_be_fetched(sender: Sender) -> None:
