@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from granian.constants import Interfaces
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trimtab.errors import TooLargeError, TrimtabError, UnavailableError
+from trimtab.errors import InvalidInputError, TooLargeError, TrimtabError, UnavailableError
 from trimtab.server import datasets, journal, loops, mlflow, models, status
 from trimtab.server.errors import answer_to, install_error_handlers
 from trimtab.serving.access import Access, access_for, check_binding, check_origin, token_hashes
@@ -176,8 +176,11 @@ class BodyLimit:
             try:
                 message = await receive()
             except asyncio.CancelledError:  # Granian's word for a caller who is gone
-                return
+                message = {"type": "http.disconnect"}
             if message["type"] != "http.request":
+                # Who only ended the sending may still read; without an answer Granian makes it a 500.
+                cut = InvalidInputError("The request ended before its body did.", hint="Send it whole.")
+                await answer_to(scope["path"], cut)(scope, receive, send)
                 return
             body += message.get("body", b"")
             if len(body) > self._limit:
