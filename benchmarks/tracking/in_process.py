@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.tracking import log_values
-from benchmarks.tracking.bench import Bench, Measure, rates
+from benchmarks.tracking.bench import Bench, Measure, rates, spent
 from benchmarks.tracking.report import Turn, median, ratio
 from benchmarks.tracking.servers import client
 
@@ -24,11 +24,12 @@ def in_process(bench: Bench) -> None:
     """One client by each Python, in turn."""
     print(
         "\nwithout a server, each call durable: the same client on Trimtab's plug-in (in the environment of "
-        "this benchmark),\nand on MLflow's SQLite store (in the peer's)"
+        "this benchmark),\nand on MLflow's SQLite store (in the peer's); CPU is that of the whole process, in milliseconds "
+        "for a call"
     )
     project = bench.folder / "in-process"
     Workspace.create(project, actor="benchmark").close()
-    print(f"  {'':28}{'stock':>10}{'trimtab':>11}{'x stock':>9}")
+    print(f"  {'':28}{'stock':>10}{'trimtab':>11}{'x stock':>9}{'by CPU':>8}{'CPU stock':>11}{'trimtab':>9}")
     with client(bench.python) as theirs, client(Path(sys.executable)) as ours:
         sides = {
             "stock": (theirs, f"sqlite:///{bench.folder / 'in-process.db'}"),
@@ -50,7 +51,10 @@ def in_process(bench: Bench) -> None:
                 )
             print(
                 f"  {measure.title:28}{median(rates(found['stock'])):>8,.0f}/s{mine:>9,.0f}/s"
-                f"{ratio(rates(found['trimtab']), rates(found['stock'])):>8.1f}x  {verdict}",
+                f"{ratio(rates(found['trimtab']), rates(found['stock'])):>8.1f}x"
+                f"{ratio(spent(found['stock']), spent(found['trimtab'])):>7.1f}x"
+                f"{1000 * median(spent(found['stock'])):>11,.2f}"
+                f"{1000 * median(spent(found['trimtab'])):>9,.2f}  {verdict}",
                 flush=True,
             )
 

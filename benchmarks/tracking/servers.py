@@ -32,13 +32,15 @@ QUIET = {
 
 
 class Server:
-    """A running server. `ready` is the time from its start to its first 200 at /health, in seconds."""
+    """A running server. `ready` is the time from its start to its first 200 at /health, in seconds, and
+    `starting` what of the processor its processes used for that."""
 
     def __init__(self, name: str, url: str, process: psutil.Process, ready: float) -> None:
         self.name = name
         self.url = url
         self.ready = ready
         self._process = process
+        self.starting = self.cpu()
 
     def cpu(self) -> float:
         """Processor seconds that its processes have used so far."""
