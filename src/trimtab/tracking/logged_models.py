@@ -110,9 +110,11 @@ def finalize(tx: Transaction, model_id: str, status: Status) -> None:
 
 
 def remove(tx: Transaction, model_id: str) -> None:
-    """Delete a logged model; its row stays."""
-    row = find(tx.connection, model_id)
-    tx.execute(update(models).where(models.c.number == row.number).values(deleted_at=tx.at, updated_at=tx.at))
+    """Delete a logged model, once or again; its row stays."""
+    row = find(tx.connection, model_id, deleted=True)
+    if row.deleted_at is None:
+        gone = {"deleted_at": tx.at, "updated_at": tx.at}
+        tx.execute(update(models).where(models.c.number == row.number).values(gone))
 
 
 def log_params(tx: Transaction, model_id: str, values: Mapping[str, str]) -> None:
