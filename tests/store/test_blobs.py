@@ -8,9 +8,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from obstore.store import LocalStore
 
 from trimtab.errors import InvalidInputError, ModelCorruptError
+from trimtab.store import object_blobs
 from trimtab.store.blobs import Blobs, open_blobs
+from trimtab.store.object_blobs import ObjectBlobs
 from trimtab.testing.blobs import BlobsConformance
 
 
@@ -36,6 +39,26 @@ class TestFolderBlobs(BlobsConformance):
 class TestMemoryBlobs(BlobsConformance):
     def open_blobs(self, folder: Path) -> Blobs:
         return open_blobs("memory://", folder / "drafts")
+
+
+class TestObjectBlobs(BlobsConformance):
+    """As on S3, but on a disk: objects that are written, listed and deleted one by one."""
+
+    def open_blobs(self, folder: Path) -> Blobs:
+        (folder / "objects").mkdir()
+        return ObjectBlobs(LocalStore(folder / "objects"), folder / "drafts")
+
+    def test_a_sweeper_that_died_holds_nobody_up_for_long(
+        self, blobs: Blobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(object_blobs, "SWEEP_SECONDS", 0.2)
+        digest = blobs.put(b"content")
+        name = digest.removeprefix("b3:")
+        going = tmp_path / "store" / "objects" / "going" / name[:2] / name
+        going.parent.mkdir(parents=True)
+        going.touch()
+        assert blobs.put(b"content") == digest
+        assert blobs.get(digest) == b"content"
 
 
 def test_an_address_that_no_store_answers_to_is_refused() -> None:
