@@ -93,3 +93,16 @@ def test_a_users_mistake_is_told_with_its_status(
     (tmp_path / "labels.csv").write_text("id,label\nforged,1\n")
     (tmp_path / "other.csv").write_text("x,y\n1,2\n")
     trimtab("endpoint", *words, "--dir", project).failed(status, told)
+
+
+def test_options_are_set_one_by_one_and_bad_ones_refused(
+    trimtab: Trimtab, project: Path, predicted: str
+) -> None:
+    at = ["bikes", "--dir", project]
+    trimtab("endpoint", "set", *at, "--log-share", "0.5", "--redact", "temp", "--redact", "hum")
+    assert "0.5" in trimtab("endpoint", "set", *at, "--max-wait-ms", "3").out
+    kept = trimtab("endpoint", "show", *at, "--json").json["endpoint"]["options"]
+    assert kept == {"max_wait_ms": 3.0, "log_share": 0.5, "redact": ["temp", "hum"]}
+    trimtab("endpoint", "set", *at, "--log-share", "2").failed(2, "Use 0 to 1")
+    trimtab("endpoint", "set", *at, "--redact", "")
+    assert "redact" not in trimtab("endpoint", "show", *at, "--json").json["endpoint"]["options"]

@@ -21,9 +21,10 @@ from trimtab.models.runtimes.predictor import Predictor, load_predictor
 from trimtab.serving.coalescing import Coalescer
 from trimtab.serving.frames import RowFrame, scan
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.options import DEFAULT, Options
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.questions import Answer, ModelFailedError, Question
+from trimtab.serving.questions import Answer, DeadlineError, ModelFailedError, Question
 from trimtab.serving.routes import Arm, Route, single
 from trimtab.serving.segments import Limits, SegmentWriter
 
@@ -47,12 +48,14 @@ class Scene:
         self.writes.append(data)
         return os.write(handle, data)
 
-    def endpoint(self, *versions: int) -> LoadedEndpoint:
+    def endpoint(self, *versions: int, options: Options = DEFAULT) -> LoadedEndpoint:
         """An endpoint whose first version answers and whose others are shadows."""
         arms = tuple(Arm(v, DIGEST, "shadow" if place else "primary", 0.0 if place else 100.0)
                      for place, v in enumerate(versions))  # fmt: skip
         route = Route(model="m", arms=arms) if len(arms) > 1 else single("m", versions[0], DIGEST)
-        return LoadedEndpoint("rides", route, tuple(self.predictors[version] for version in versions))
+        return LoadedEndpoint(
+            "rides", route, tuple(self.predictors[version] for version in versions), options
+        )
 
     def ask(self, endpoint: LoadedEndpoint, *rows: dict[str, Any]) -> list[Answer | BaseException]:
         """Ask for these rows in one turn."""
@@ -178,3 +181,54 @@ def test_callers_of_many_connections_each_get_their_own_row(gateway: RunningGate
     expected = dict(zip(xs, alone, strict=True))
     assert len(told) == CLIENTS * 10 - CLIENTS // 8 * 5
     assert all(prediction == expected[x] for x, prediction in told)
+
+
+def test_rows_wait_for_company_where_their_endpoint_asks_for_it(scene: Scene) -> None:
+    endpoint = scene.endpoint(1, options=Options(max_wait_ms=50))
+
+    async def one_after_the_other() -> tuple[Answer, Answer]:
+        first = asyncio.ensure_future(scene.coalescer.answer(_question(endpoint, ROW), 0, None))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not first.done()
+        return await asyncio.gather(first, scene.coalescer.answer(_question(endpoint, ROW), 0, None))
+
+    assert len(asyncio.run(one_after_the_other())) == 2
+    assert len(scene.writes) == 1
+
+
+def test_a_row_whose_time_is_over_is_not_computed(scene: Scene) -> None:
+    endpoint = scene.endpoint(1, options=Options(timeout_ms=1, max_wait_ms=20))
+    answers = scene.ask(endpoint, ROW)
+    assert isinstance(answers[0], DeadlineError)
+    assert scene.writes == []
+
+
+def test_columns_can_be_kept_out_of_the_log(scene: Scene) -> None:
+    answers = scene.ask(scene.endpoint(1, options=Options(redact=("season",))), ROW)
+    assert isinstance(answers[0], Answer)
+    entry = scene.endpoint(1).entry
+    assert dict(zip(entry.columns, scene.frames()[0].values, strict=True)) == {**ROW, "season": None}
+
+
+def test_a_share_of_the_keys_is_logged_always_the_same(scene: Scene) -> None:
+    endpoint = scene.endpoint(1, options=Options(log_share=0.5))
+    for _ in range(2):
+        asked = [
+            scene.coalescer.alone(
+                Question(
+                    endpoint=endpoint,
+                    columns={name: [value] for name, value in ROW.items()},
+                    at=1,
+                    started=time.perf_counter_ns(),
+                    key=f"k{number}",
+                ),
+                0,
+                None,
+            )
+            for number in range(200)
+        ]
+        assert len(asked) == 200
+    keys = [frame.key for frame in scene.frames()]
+    assert 60 < len(set(keys)) < 140
+    assert len(keys) == 2 * len(set(keys))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from trimtab.cli.group import command_group
@@ -110,3 +111,37 @@ def watch(
     with open_workspace(project) as workspace:
         watch_labels(workspace, name, folder.resolve())
     say(f"New files in {folder} will be told to '{name}' as labels.")
+
+
+@app.command("set")
+def set_options(
+    name: Name,
+    project: Project = HERE,
+    max_wait_ms: Annotated[
+        float | None, typer.Option(help="How long a row may wait for others to share a model call with.")
+    ] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(help="Requests that a gateway worker takes on at once.")
+    ] = None,
+    timeout_ms: Annotated[
+        int | None, typer.Option(help="After so long a request is not begun any more; 0: never.")
+    ] = None,
+    log_share: Annotated[float | None, typer.Option(help="Share of the requests that are logged.")] = None,
+    redact: Annotated[
+        list[str] | None, typer.Option(help="A column to keep out of the log (repeatable); '' for none.")
+    ] = None,
+) -> None:
+    """Change how an endpoint is served: limits, and what of its predictions is logged."""
+    given = {
+        "max_wait_ms": max_wait_ms,
+        "max_in_flight": max_in_flight,
+        "timeout_ms": timeout_ms,
+        "log_share": log_share,
+        "redact": None if redact is None else tuple(filter(None, redact)),
+    }
+    changes = {option: value for option, value in given.items() if value is not None}
+    with open_workspace(project) as workspace:
+        endpoints = Endpoints(workspace)
+        options = msgspec.structs.replace(endpoints.get(name).options, **changes)
+        workspace.write(lambda tx: endpoints.set_options(tx, name, options))
+    print_fields(msgspec.structs.asdict(options))

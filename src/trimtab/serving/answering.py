@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from trimtab.errors import InvalidInputError, TrimtabError, unknown
 from trimtab.models.encoding import Columns
 from trimtab.serving.coalescing import Coalescer, plain
-from trimtab.serving.frames import FailureFrame, RowsFrame, encoded
+from trimtab.serving.frames import FailureFrame, RowsFrame, encoded, packed
 from trimtab.serving.prediction_ids import MOST_ROWS, PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.questions import Answer, ModelFailedError, Question
+from trimtab.serving.questions import Answer, ModelFailedError, OverloadedError, Question
 from trimtab.serving.state import State
 
 INLINE_ROWS = 256
@@ -45,10 +46,24 @@ class Answering:
         self._log = log
         self._state = state
         self._coalescer = Coalescer(ids, log)
+        self._busy: Counter[str] = Counter()
 
     async def answer(self, question: Question) -> Answer:
         """Score, log and answer. Raises InvalidInputError for input that the model cannot take,
-        UnavailableError if it cannot be logged, ModelFailedError."""
+        UnavailableError if it cannot be logged, OverloadedError, DeadlineError, ModelFailedError."""
+        endpoint = question.endpoint
+        if self._busy[endpoint.name] >= endpoint.options.max_in_flight:
+            raise OverloadedError(
+                f"The endpoint '{endpoint.name}' works on {endpoint.options.max_in_flight} requests already.",
+                hint="Come back a little later.",
+            )
+        self._busy[endpoint.name] += 1
+        try:
+            return await self._answer(question)
+        finally:
+            self._busy[endpoint.name] -= 1
+
+    async def _answer(self, question: Question) -> Answer:
         endpoint = question.endpoint
         if endpoint.lenient and not question.columns.keys() <= endpoint.accepted:
             name = next(name for name in question.columns if name not in endpoint.accepted)
@@ -60,7 +75,7 @@ class Answering:
         leader = endpoint.primary if pinned is None else pinned
         rows = _rows(question.columns)
         if rows == 1:
-            if self._state.in_flight == 1:
+            if self._state.in_flight == 1 and not endpoint.options.max_wait_ms:  # nobody to keep company
                 return self._coalescer.alone(question, leader, pinned)
             return await self._coalescer.answer(question, leader, pinned)
         if rows <= INLINE_ROWS:
@@ -103,19 +118,20 @@ class Answering:
         keys = question.keys
         if keys is None and question.key is not None:
             keys = [question.key] * rows
-        frame = encoded(
-            RowsFrame(
-                ref=endpoint.entry.ref,
-                id=id,
-                at=question.at,
-                keys=keys,
-                arms=arms,
-                columns=[_plain_column(columns.get(name)) for name in endpoint.columns],
-                scores=lists,
-                took=(time.perf_counter_ns() - question.started) // 1000,
+        if endpoint.sampler.takes(question.key or question.request_id or id):
+            frame = encoded(
+                RowsFrame(
+                    ref=endpoint.entry.ref,
+                    id=id,
+                    at=question.at,
+                    keys=keys,
+                    arms=arms,
+                    columns=[_kept(columns.get(name)) if name else None for name in endpoint.logged],
+                    scores=[None if score is None else packed(score) for score in scores],
+                    took=(time.perf_counter_ns() - question.started) // 1000,
+                )
             )
-        )
-        self._log.predicted(frame, rows=rows, at=question.at, entry=endpoint.entry)
+            self._log.predicted(frame, rows=rows, at=question.at, entry=endpoint.entry)
         if arms.count(arms[0]) == rows:
             predictions = lists[arms[0]]
             assert predictions is not None
@@ -130,7 +146,9 @@ class Answering:
 
 
 def _score(question: Question, leader: int) -> _Scored:
-    """Let every version score the rows; raises InvalidInputError if they do not suit the leader."""
+    """Let every version score the rows; raises InvalidInputError if they do not suit the leader, and
+    DeadlineError."""
+    question.check_deadline()
     endpoint = question.endpoint
     scores: Scores = [None] * len(endpoint.predictors)
     failures: list[tuple[int, Exception]] = []
@@ -159,10 +177,19 @@ def _rows(columns: Columns) -> int:
     return 0
 
 
-def _plain_column(values: Any) -> list[Any] | None:
-    if values is None:
-        return None
+_PLAIN = frozenset({float, str, bool, type(None)})
+
+
+def _kept(values: Any) -> list[Any] | bytes | None:
+    """A column as the log keeps it."""
     if isinstance(values, np.ndarray):
+        if values.dtype.kind in "fiu":
+            return packed(values)
         cells: list[Any] = values.tolist()
         return cells
-    return [plain(value) for value in values]
+    if values is None:
+        return None
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return packed(np.array(values))
+    return list(values) if kinds <= _PLAIN else [plain(value) for value in values]

@@ -22,7 +22,7 @@ from trimtab.serving.frames import FailureFrame, RowFrame, encoded
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.questions import Answer, ModelFailedError, Question
+from trimtab.serving.questions import Answer, DeadlineError, ModelFailedError, Question
 
 MOST_ROWS = 256
 """Rows that one model call takes at most, since all others wait for it."""
@@ -67,6 +67,7 @@ class Coalescer:
         self._ids = ids
         self._log = log
         self._waiting: list[Row] = []
+        self._patient: dict[LoadedEndpoint, list[Row]] = {}  # those whose endpoint lets them wait for company
 
     def alone(self, question: Question, leader: int, pinned: int | None) -> Answer:
         """Answer a row without looking for company. Raises what `answer` does."""
@@ -82,13 +83,29 @@ class Coalescer:
         row = self._row(question, leader, pinned)
         loop = asyncio.get_running_loop()
         row.answer = loop.create_future()
-        self._waiting.append(row)
-        if len(self._waiting) == 1:
-            loop.call_soon(self._turn)
+        endpoint = question.endpoint
+        if wait := endpoint.options.max_wait_ms:
+            patient = self._patient.setdefault(endpoint, [])
+            patient.append(row)
+            if len(patient) == 1:
+                loop.call_later(wait / 1000, self._patience_ends, endpoint)
+            elif len(patient) == MOST_ROWS:
+                self._patience_ends(endpoint)
+        else:
+            self._ready([row])
         return await row.answer
 
     def _row(self, question: Question, leader: int, pinned: int | None) -> Row:
         return Row(question, self._ids.mint(question.endpoint.name), leader, pinned)
+
+    def _patience_ends(self, endpoint: LoadedEndpoint) -> None:
+        """Let those who waited for company be answered with all others."""
+        self._ready(self._patient.pop(endpoint, []))
+
+    def _ready(self, rows: list[Row]) -> None:
+        if rows and not self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._waiting.extend(rows)
 
     def _turn(self) -> None:
         """Answer all that wait."""
@@ -96,7 +113,13 @@ class Coalescer:
         groups: dict[LoadedEndpoint, list[Row]] = defaultdict(list)
         for row in waiting:
             assert row.answer is not None
-            if not row.answer.done():  # its caller is still there
+            if row.answer.done():  # its caller is gone
+                continue
+            try:
+                row.question.check_deadline()
+            except DeadlineError as error:
+                row.answer.set_exception(error)
+            else:
                 groups[row.question.endpoint].append(row)
         for endpoint, rows in groups.items():
             for start in range(0, len(rows), MOST_ROWS):
@@ -128,7 +151,8 @@ class Coalescer:
                 continue
             answer, frame = _logged(row, said)
             outcomes.append(answer)
-            frames.append(frame)
+            if frame is not None:
+                frames.append(frame)
         if frames:
             at = min(row.question.at for row in rows)
             try:
@@ -180,8 +204,8 @@ def _model_failed(row: Row) -> ModelFailedError:
     )
 
 
-def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes]:
-    """The answer to a row, and its frame."""
+def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes | None]:
+    """The answer to a row, and its frame, if it is to be logged."""
     question, endpoint = row.question, row.question.endpoint
     key = question.key if question.keys is None else question.keys[0]
     if row.pinned is not None:
@@ -190,6 +214,11 @@ def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes]:
         arm = endpoint.chooser.place(key or question.request_id or row.id)
         if scores[arm] is None:
             arm = row.leader
+    score = scores[arm]
+    assert score is not None
+    answer = Answer(row.id, [score], [endpoint.versions[arm]])
+    if not endpoint.sampler.takes(key or question.request_id or row.id):
+        return answer, None
     columns = question.columns
     frame = encoded(
         RowFrame(
@@ -199,15 +228,14 @@ def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes]:
             key=key,
             arm=arm,
             values=[
-                None if (cell := columns.get(name)) is None else plain(cell[0]) for name in endpoint.columns
+                None if name is None or (cell := columns.get(name)) is None else plain(cell[0])
+                for name in endpoint.logged
             ],
             scores=scores,
             took=(time.perf_counter_ns() - question.started) // 1000,
         )
     )
-    score = scores[arm]
-    assert score is not None
-    return Answer(row.id, [score], [endpoint.versions[arm]]), frame
+    return answer, frame
 
 
 def plain(value: Any) -> Any:

@@ -7,9 +7,10 @@ import secrets
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from trimtab.errors import ConflictError, InvalidInputError, unknown
+from trimtab.serving.options import DEFAULT, Options, options_from
 from trimtab.serving.prediction_ids import SECRET_BYTES
 from trimtab.serving.routes import Arm, Route
 from trimtab.serving.schema import endpoints_table as endpoints
@@ -29,6 +30,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     model: str
     generation: int
     created_at: datetime
+    options: Options = DEFAULT
 
 
 class RouteChange(msgspec.Struct, frozen=True):
@@ -109,6 +111,14 @@ class Endpoints:
         )
         return generation
 
+    def set_options(self, tx: Transaction, name: str, options: Options) -> None:
+        """Serve an endpoint with these options from now on; raises NotFoundError."""
+        if self._get(tx.connection, name).options == options:
+            return
+        tx.execute(update(endpoints).where(endpoints.c.name == name).values(options=options))
+        announce(tx)
+        tx.journal("endpoint.options_set", "endpoint", name, details=options)
+
     def get(self, name: str) -> Endpoint:
         """The endpoint; raises NotFoundError."""
         with self._workspace.read() as connection:
@@ -123,7 +133,7 @@ class Endpoints:
         """All endpoints by name."""
         with self._workspace.read() as connection:
             found = connection.execute(select(endpoints).order_by(endpoints.c.name))
-            return [Endpoint(**row) for row in found.mappings()]
+            return [_endpoint(row) for row in found]
 
     def history(self, name: str) -> tuple[RouteChange, ...]:
         """All routes that the endpoint had, the first first; raises NotFoundError."""
@@ -148,6 +158,12 @@ def current_routes(connection: Connection) -> dict[str, Route]:
         (endpoints.c.name == routes.c.endpoint) & (endpoints.c.generation == routes.c.generation),
     )
     return {row.endpoint: _built(row) for row in connection.execute(query)}
+
+
+def current_options(connection: Connection) -> dict[str, Options]:
+    """The options of every endpoint for which any were set."""
+    query = select(endpoints.c.name, endpoints.c.options).where(endpoints.c.options.is_not(None))
+    return {row.name: options_from(row.options) for row in connection.execute(query)}
 
 
 def labels_dataset(endpoint: str) -> str:
@@ -181,8 +197,12 @@ def _ensure_state(tx: Transaction) -> None:
 
 
 def _find(connection: Connection, name: str) -> Endpoint | None:
-    row = connection.execute(select(endpoints).where(endpoints.c.name == name)).mappings().one_or_none()
-    return None if row is None else Endpoint(**row)
+    row = connection.execute(select(endpoints).where(endpoints.c.name == name)).one_or_none()
+    return None if row is None else _endpoint(row)
+
+
+def _endpoint(row: Row[tuple[object, ...]]) -> Endpoint:
+    return Endpoint(row.name, row.model, row.generation, row.created_at, options_from(row.options))
 
 
 def _route(connection: Connection, name: str, generation: int) -> Route | None:

@@ -12,6 +12,8 @@ import zlib
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 Label = float | int | str | bool
 
@@ -52,15 +54,16 @@ class RowFrame(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class RowsFrame(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Many rows of one request, column by column; `keys` is None where no row has one."""
+    """Many rows of one request, column by column; `keys` is None where no row has one. A column of numbers
+    may be bytes (see `packed`)."""
 
     ref: int
     id: str
     at: int
     keys: list[str | None] | None
     arms: list[int]
-    columns: list[list[Any] | None]
-    scores: list[list[float] | None]
+    columns: list[list[Any] | bytes | None]
+    scores: list[list[float] | bytes | None]
     took: int
 
 
@@ -97,6 +100,20 @@ def encoded(frame: Frame) -> bytes:
     """The frame's bytes, ready to be appended to a segment."""
     body = _encode(frame)
     return _pack(len(body), _crc(body)) + body
+
+
+def packed(numbers: NDArray[Any]) -> bytes:
+    """A column of numbers as a frame has it: float64, little-endian; NaN is a missing one."""
+    return numbers.astype("<f8").tobytes()
+
+
+def unpacked(column: list[Any] | bytes) -> list[Any]:
+    """The values of a column, None where one is missing."""
+    if isinstance(column, list):
+        return column
+    numbers = np.frombuffer(column, "<f8")
+    values: list[Any] = numbers.tolist()
+    return [None if value != value else value for value in values] if np.isnan(numbers).any() else values
 
 
 class Scan(msgspec.Struct, frozen=True):

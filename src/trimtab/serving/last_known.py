@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from trimtab.serving.options import Options
 from trimtab.serving.routes import Route
 
 FILE_NAME = "last-known.json"
@@ -23,6 +24,7 @@ class LastKnown(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     flush: int
     routes: dict[str, Route]
+    options: dict[str, Options] = {}
     tokens: list[str]
     replay_at: int | None = None
 

@@ -13,6 +13,7 @@ from trimtab.errors import ModelCorruptError, NotFoundError, TrimtabError, Unava
 from trimtab.models.runtimes.predictor import Predictor, load_predictor
 from trimtab.models.signature import Column
 from trimtab.serving.frames import ColumnKind, EntryFrame
+from trimtab.serving.options import DEFAULT, Options, Sampler
 from trimtab.serving.routes import Arm, Chooser, Route
 
 FetchTree = Callable[[str, Path], None]
@@ -27,9 +28,13 @@ _refs = itertools.count().__next__
 class LoadedEndpoint:
     """A route with all its models in memory. Immutable."""
 
-    def __init__(self, name: str, route: Route, predictors: tuple[Predictor, ...]) -> None:
+    def __init__(
+        self, name: str, route: Route, predictors: tuple[Predictor, ...], options: Options = DEFAULT
+    ) -> None:
         self.name = name
         self.route = route
+        self.options = options
+        self.sampler = Sampler(options.log_share)
         self.predictors = predictors
         self.chooser = Chooser(route)
         self.versions = tuple(arm.version for arm in route.arms)
@@ -42,6 +47,8 @@ class LoadedEndpoint:
             for column in predictors[place].signature.columns:
                 columns.setdefault(column.name, column)
         self.columns = tuple(columns)
+        # What the log leaves out, it has as missing.
+        self.logged = tuple(None if column in options.redact else column for column in columns)
         self.accepted = frozenset(columns)
         # Requests name the columns of any version: a newer one may take more than the one that answers.
         self.lenient = self.accepted != frozenset(predictors[self.primary].signature.names)
@@ -111,7 +118,11 @@ class ModelShelf:
         self._failed: dict[str, tuple[float, TrimtabError]] = {}
 
     def table(
-        self, routes: Mapping[str, Route], before: EndpointTable, fetch: FetchTree | None
+        self,
+        routes: Mapping[str, Route],
+        options: Mapping[str, Options],
+        before: EndpointTable,
+        fetch: FetchTree | None,
     ) -> EndpointTable:
         """The table for these routes. Models that are not in memory are loaded and answer their example
         first, fetched by `fetch` where the cache has them not (None: nothing can be fetched now)."""
@@ -119,7 +130,8 @@ class ModelShelf:
         failures: dict[str, str] = {}
         for name, route in routes.items():
             standing = before.endpoints.get(name)
-            if standing is not None and standing.route == route:
+            chosen = options.get(name, DEFAULT)
+            if standing is not None and standing.route == route and standing.options == chosen:
                 endpoints[name] = standing
                 continue
             try:
@@ -129,7 +141,7 @@ class ModelShelf:
                 if standing is not None:
                     endpoints[name] = standing
             else:
-                endpoints[name] = LoadedEndpoint(name, route, predictors)
+                endpoints[name] = LoadedEndpoint(name, route, predictors, chosen)
         return EndpointTable(endpoints, failures)
 
     def forget(self, table: EndpointTable) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame
+from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame, unpacked
 from trimtab.serving.prediction_ids import row_ids
 
 
@@ -86,8 +86,8 @@ class Unfolding:
 def _split(entry: EntryFrame, frame: RowsFrame) -> Iterator[PredictionRow]:
     rows = len(frame.arms)
     nothing = [None] * rows
-    values = zip(*(nothing if column is None else column for column in frame.columns), strict=True)
-    scores = zip(*(nothing if score is None else score for score in frame.scores), strict=True)
+    values = zip(*(nothing if column is None else unpacked(column) for column in frame.columns), strict=True)
+    scores = zip(*(nothing if score is None else unpacked(score) for score in frame.scores), strict=True)
     keys = nothing if frame.keys is None else frame.keys
     ids = row_ids(frame.id, rows)
     for id, key, arm, cells, said in zip(ids, keys, frame.arms, values, scores, strict=True):

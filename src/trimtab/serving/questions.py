@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, UnavailableError
 from trimtab.models.encoding import Columns
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 
@@ -14,7 +16,8 @@ LONGEST_KEY = 512
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A request, of whatever protocol. `keys` has one key for each row, `key` one for all of them;
     `request_id` decides who answers where there is no key. `version` pins one; `at` is event time in
-    microseconds since 1970; `started` is `time.perf_counter_ns()` at its arrival."""
+    microseconds since 1970; `started` is `time.perf_counter_ns()` at its arrival, and `deadline` when its
+    caller stops to wait, by the same clock."""
 
     endpoint: LoadedEndpoint
     columns: Columns
@@ -24,6 +27,20 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[str | None] | None = None
     request_id: str | None = None
     version: str | None = None
+    deadline: int | None = None
+
+    def check_deadline(self) -> None:
+        """Raise DeadlineError if nobody waits for the answer any more."""
+        limit = self.endpoint.options.timeout_ms
+        if limit or self.deadline is not None:
+            now = time.perf_counter_ns()
+            if (self.deadline is not None and now > self.deadline) or (
+                limit and now > self.started + limit * 1_000_000
+            ):
+                raise DeadlineError(
+                    "The request was not begun in time, and is not computed any more.",
+                    hint="Send fewer at once, or allow more time.",
+                )
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -33,6 +50,20 @@ class Answer(msgspec.Struct, frozen=True):
     id: str
     predictions: list[float]
     versions: list[int]
+
+
+class OverloadedError(UnavailableError):
+    """An endpoint works on as many requests as it may."""
+
+    code = "overloaded"
+    http_status = 429
+
+
+class DeadlineError(UnavailableError):
+    """A request's time was over before it was begun."""
+
+    code = "deadline_exceeded"
+    http_status = 504
 
 
 class ModelFailedError(TrimtabError):

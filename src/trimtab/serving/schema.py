@@ -13,6 +13,7 @@ endpoints_table = Table(
     Column("model", Text, nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("options", JsonText),  # NULL: none was set
 )
 
 routes_table = Table(

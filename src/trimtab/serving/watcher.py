@@ -14,7 +14,7 @@ from sqlalchemy import select
 from trimtab.config import Settings
 from trimtab.errors import TrimtabError, UnavailableError
 from trimtab.serving.access import access_for, token_hashes
-from trimtab.serving.endpoints import current_routes
+from trimtab.serving.endpoints import current_options, current_routes
 from trimtab.serving.last_known import LastKnown, keep_last_known, read_last_known
 from trimtab.serving.loaded_endpoints import FetchTree, ModelShelf
 from trimtab.serving.prediction_ids import PredictionIds
@@ -123,6 +123,7 @@ class Watcher:
             changed = known is None or known.revision != standing.revision
             if changed:
                 routes = current_routes(connection)
+                options = current_options(connection)
                 tokens = sorted(token_hashes(connection))
         if changed or known is None:
             known = LastKnown(
@@ -130,6 +131,7 @@ class Watcher:
                 revision=standing.revision,
                 flush=standing.flush,
                 routes=routes,
+                options=options,
                 tokens=tokens,
                 replay_at=replay_at,
             )
@@ -151,7 +153,7 @@ class Watcher:
         """Make the view that belongs to `known`, load what it needs, and swap it in."""
         with self._lock:
             before = self._state.view
-            table = self._shelf.table(known.routes, before.table, fetch)
+            table = self._shelf.table(known.routes, known.options, before.table, fetch)
             self._state.view = View(
                 table=table,
                 access=access_for(self._settings, self._host, known.tokens),

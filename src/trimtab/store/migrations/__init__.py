@@ -13,10 +13,10 @@ from sqlalchemy import Connection, inspect, text
 from trimtab.errors import WorkspaceVersionError
 from trimtab.store.database import Database, translated
 
-NEWEST = "0003"
+NEWEST = "0004"
 """The revision that this Trimtab works with; the last file in `versions/`."""
 
-KNOWN = {"0001", "0002", "0003"}
+KNOWN = {"0001", "0002", "0003", "0004"}
 
 
 def revision(connection: Connection) -> str | None:
