@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import msgspec
 
 from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
-from trimtab.serving import open_inference, plain_json
+from trimtab.serving import invocations, open_inference, openapi, plain_json, tensorflow_serving
 from trimtab.serving.access import check_origin
 from trimtab.serving.answering import Answering
 from trimtab.serving.bodies import Channel, read_body
@@ -32,7 +32,7 @@ from trimtab.serving.state import State
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _EVENT_TIME = EVENT_TIME.lower()
-_HEALTH = {"/health", "/v2/health/live", "/v2/health/ready"}
+_HEALTH = {"/health", "/ping", "/v2/health/live", "/v2/health/ready"}
 
 
 class Scope(Protocol):
@@ -49,6 +49,12 @@ class Scope(Protocol):
 _SPEAKERS = (
     Speaker("/v2", open_inference.respond, open_inference.failure),
     Speaker("/v1/endpoints", plain_json.respond, plain_json.failure),
+    Speaker("/invocations", invocations.respond, invocations.failure),
+    Speaker("/v1/models", tensorflow_serving.respond, tensorflow_serving.failure),
+    Speaker("/endpoints", invocations.respond, invocations.failure),
+    Speaker("/serving-endpoints", invocations.respond, invocations.failure),
+    Speaker("/version", invocations.respond, invocations.failure),
+    Speaker("/openapi.json", openapi.respond, plain_json.failure),
 )
 
 

@@ -6,6 +6,8 @@
                                        or a list of these
     GET  /v1/endpoints                 the endpoints
     GET  /v1/endpoints/NAME            one of them: its route, and the columns that it takes
+    GET  /v1/endpoints/NAME/openapi.json   its OpenAPI document
+    GET  /v1/endpoints/NAME/docs       the same as a page for people
 
 Errors are {"error": {"code", "message"}}.
 """
@@ -20,6 +22,7 @@ import msgspec
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError
 from trimtab.serving.frames import Label, LabelFrame
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.openapi import document_of, page_of
 from trimtab.serving.prediction_ids import row_ids
 from trimtab.serving.questions import Question
 from trimtab.serving.requests import (
@@ -95,6 +98,12 @@ async def respond(request: Request) -> Response:
         case [name, "feedback"]:
             allow(request, "POST")
             return _learn(request, name)
+        case [name, "openapi.json"]:
+            allow(request, "GET")
+            return document_of(request.view.table.get(name))
+        case [name, "docs"]:
+            allow(request, "GET")
+            return page_of(request.view.table.get(name), request.headers.get("host") or "127.0.0.1:8601")
     raise NotFoundError(
         f"There is nothing at /{'/'.join(request.parts)}.",
         hint="An endpoint has /predict and /feedback.",

@@ -29,10 +29,12 @@ class _Closed:
 
 
 class Predictor:
-    """A loaded model. `predict` may be called from several threads at once."""
+    """A loaded model. `predict` may be called from several threads at once. `example` are the rows of its
+    input example by column, for those who describe it."""
 
     def __init__(self, specification: Specification, runtime: Runtime) -> None:
         self.specification = specification
+        self.example: Columns = {}
         self._runtime: Runtime = runtime
         self._output = specification.output
         self._plain = specification.output == Output()
@@ -136,6 +138,7 @@ def load_predictor(folder: str | os.PathLike[str], *, threads: int = 1) -> Predi
     except BaseException:
         predictor.close()
         raise
+    predictor.example = example
     return predictor
 
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.models.signature import Column
+from trimtab.serving.coercion import boolean, coercion_of, number, whole_number
+
+
+@pytest.mark.parametrize(
+    ("coerce", "given_", "made"),
+    [
+        (number, 1, 1),
+        (number, 1.5, 1.5),
+        (number, True, 1.0),
+        (number, "1", 1.0),
+        (number, " -1.5e3 ", -1500.0),
+        (number, None, None),
+        (number, "1_000", "1_000"),
+        (number, "inf", "inf"),
+        (number, "one", "one"),
+        (number, "", ""),
+        (boolean, True, True),
+        (boolean, 0, False),
+        (boolean, 1.0, True),
+        (boolean, "False", False),
+        (boolean, "true", True),
+        (boolean, 2, 2),
+        (boolean, 0.5, 0.5),
+        (boolean, "no", "no"),
+        (boolean, None, None),
+        (whole_number, "5", 5),
+        (whole_number, "-5.0", -5),
+        (whole_number, "5.5", "5.5"),
+        (whole_number, True, True),
+        (whole_number, 5.0, 5.0),
+    ],
+)
+def test_a_value_is_changed_only_where_nothing_is_lost(coerce: Any, given_: Any, made: Any) -> None:
+    found = coerce(given_)
+    assert found == made
+    assert type(found) is type(made)
+
+
+def test_nan_in_a_text_is_a_missing_number() -> None:
+    assert math.isnan(number("NaN"))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_number_survives_being_written_as_a_text(value: float) -> None:
+    assert number(repr(value)) == value
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
+def test_no_value_makes_a_coercion_fail(value: Any) -> None:
+    for coerce in (number, boolean, whole_number):
+        coerce(value)
+
+
+def test_texts_are_left_alone() -> None:
+    assert coercion_of(Column("a", "category", categories=("1", "2"))) is None
