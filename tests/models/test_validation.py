@@ -41,7 +41,8 @@ from trimtab.errors import (
     TrimtabError,
 )
 from trimtab.models import addresses, gates
-from trimtab.models.candidates import Input, load_candidate, refusals
+from trimtab.models.candidate_loading import load_candidate
+from trimtab.models.candidates import Input, refusals
 from trimtab.models.gates import AnyGate, policy_of
 from trimtab.models.mlflow_candidate import numbers
 from trimtab.models.mlflow_plugin import workspaces

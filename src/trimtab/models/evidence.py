@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trimtab.errors import InvalidInputError, MissingExtraError, TrimtabError, unknown
-from trimtab.models.candidates import Candidate, Numbers, Packaged, load_candidate
+from trimtab.models.candidate_loading import Packaged, load_candidate
+from trimtab.models.candidates import Candidate, Numbers
 from trimtab.models.runtimes.predictor import Predictor
 
 FEW_BLOCKS = 50
