@@ -58,6 +58,22 @@ def spent(turns: Sequence[Turn]) -> list[float]:
     return [turn.client_cpu + turn.server_cpu for turn in turns]
 
 
+def parts_of_a_call(turns: Sequence[Turn]) -> str:
+    """Where the time of a call goes."""
+    whole, client, server = (
+        1000 * median(part)
+        for part in (
+            [turn.call for turn in turns],
+            [turn.client_cpu for turn in turns],
+            [turn.server_cpu for turn in turns],
+        )
+    )
+    return (
+        f"of {whole:,.2f} ms a call the client worked {client:,.2f} and the server {server:,.2f}, and "
+        f"{max(0.0, whole - client - server):,.2f} went by waiting for the disk and for a processor"
+    )
+
+
 def figure(turns: Sequence[Turn], unit: str) -> str:
     """The median: units a second, or seconds a call where nothing is counted."""
     if unit:

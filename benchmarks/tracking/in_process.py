@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.tracking import log_values
-from benchmarks.tracking.bench import Bench, Measure, rates, spent
+from benchmarks.tracking.bench import Bench, Measure, parts_of_a_call, rates, spent
 from benchmarks.tracking.report import Turn, median, ratio
 from benchmarks.tracking.servers import client
 
@@ -24,8 +24,8 @@ def in_process(bench: Bench) -> None:
     """One client by each Python, in turn."""
     print(
         "\nwithout a server, each call durable: the same client on Trimtab's plug-in (in the environment of "
-        "this benchmark),\nand on MLflow's SQLite store (in the peer's); CPU is that of the whole process, in milliseconds "
-        "for a call"
+        "this benchmark),\nand on MLflow's SQLite store (in the peer's); CPU is that of the whole process, "
+        "in milliseconds for a call"
     )
     project = bench.folder / "in-process"
     Workspace.create(project, actor="benchmark").close()
@@ -47,7 +47,11 @@ def in_process(bench: Bench) -> None:
             verdict = ""
             if measure.aim is not None:
                 verdict = bench.verdicts.at_least(
-                    f"in process {measure.title}", mine, measure.aim, "{:,.0f}/s"
+                    f"in process {measure.title}",
+                    mine,
+                    measure.aim,
+                    "{:,.0f}/s",
+                    why=parts_of_a_call(found["trimtab"]),
                 )
             print(
                 f"  {measure.title:28}{median(rates(found['stock'])):>8,.0f}/s{mine:>9,.0f}/s"

@@ -31,19 +31,22 @@ class Verdicts:
         self.missed: list[str] = []
         self.met = 0
 
-    def at_least(self, title: str, figure: float, aim: float, shown: str = "{:,.1f}x") -> str:
-        """Note a figure whose aim is a least value; answers what to print beside it."""
-        return self._note(title, figure >= aim, shown.format(figure), f"aim >= {shown.format(aim)}")
+    def at_least(
+        self, title: str, figure: float, aim: float, shown: str = "{:,.1f}x", *, why: str = ""
+    ) -> str:
+        """Note a figure whose aim is a least value; answers what to print beside it. `why` is said if it is
+        missed."""
+        return self._note(title, figure >= aim, shown.format(figure), f"aim >= {shown.format(aim)}", why)
 
     def below(self, title: str, figure: float, aim: float, shown: str) -> str:
         """Note a figure whose aim is to stay below a value."""
         return self._note(title, figure < aim, shown.format(figure), f"aim < {shown.format(aim)}")
 
-    def _note(self, title: str, met: bool, figure: str, aim: str) -> str:
+    def _note(self, title: str, met: bool, figure: str, aim: str, why: str = "") -> str:
         if met:
             self.met += 1
             return f"{aim}: met"
-        self.missed.append(f"{title}: {figure}, {aim}")
+        self.missed.append(f"{title}: {figure}, {aim}" + (f"; {why}" if why else ""))
         return f"{aim}: MISSED"
 
     def print(self) -> None:
