@@ -106,11 +106,10 @@ def open_blobs(url: str, drafts: Path | None = None) -> Blobs:
         return FolderBlobs(Path(url))
     if url.startswith("file://"):
         return FolderBlobs(Path(unquote(urlsplit(url).path)))
-    # obstore is for other machines' stores; a workspace in a folder does without it.
-    from obstore.exceptions import BaseError as ObstoreError  # noqa: PLC0415
-    from obstore.store import MemoryStore, from_url  # noqa: PLC0415
+    from obstore.exceptions import BaseError as ObstoreError  # noqa: PLC0415  (a workspace in a folder needs no obstore)
+    from obstore.store import MemoryStore, from_url  # noqa: PLC0415  (the same)
 
-    from trimtab.store.object_blobs import ObjectBlobs  # noqa: PLC0415
+    from trimtab.store.object_blobs import ObjectBlobs  # noqa: PLC0415  (the same)
 
     if url == "memory://":
         return ObjectBlobs(MemoryStore(), drafts)

@@ -135,7 +135,7 @@ def send_parts(server: ServerProcess, run_id: str, count: int) -> tuple[str, str
         server.ask(
             "POST",
             f"/api/2.0/mlflow-artifacts/mpu/create/{folder}",
-            {"path": "/home/me/parts.bin", "num_parts": number_of_parts},
+            {"path": "/data/mine/parts.bin", "num_parts": number_of_parts},
         )[1]
     )
     pieces = Pieces(count)
@@ -146,7 +146,7 @@ def send_parts(server: ServerProcess, run_id: str, count: int) -> tuple[str, str
         status, _, headers = server.ask("PUT", urlsplit(each["url"]).path, body)
         assert status == 200
         parts.append({"part_number": each["part_number"], "etag": headers["etag"], "url": each["url"]})
-    told = {"path": "/home/me/parts.bin", "upload_id": created["upload_id"], "parts": parts}
+    told = {"path": "/data/mine/parts.bin", "upload_id": created["upload_id"], "parts": parts}
     assert server.ask("POST", f"/api/2.0/mlflow-artifacts/mpu/complete/{folder}", told)[0] == 200
     return f"/api/2.0/mlflow-artifacts/artifacts/{folder}/parts.bin", pieces.hasher.hexdigest()
 

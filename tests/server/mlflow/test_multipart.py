@@ -66,7 +66,7 @@ class Sender:
         return {"upload_id": self.created["upload_id"]}
 
     def tell(self, what: str, message: dict[str, object]) -> httpx.Response:
-        path = {"path": f"/home/somebody/{self.name}"}
+        path = {"path": f"/data/mine/{self.name}"}
         return httpx.post(
             f"{self.root}/mpu/{what}/{self.folder}", json=path | message, headers=self.headers, timeout=60
         )
@@ -240,8 +240,8 @@ def test_no_upload_leads_out_of_a_run(
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ("/home/me/a b.bin", "a b.bin"), ("C:\\Users\\me\\x.bin", "x.bin"), ("x.bin", "x.bin"),
-        ("/a/é#%2e.bin", "é#%2e.bin"), ("..", None), ("/home/..", None), ("/home/", None), ("a\0b", None),
+        ("/data/mine/a b.bin", "a b.bin"), ("C:\\Users\\me\\x.bin", "x.bin"), ("x.bin", "x.bin"),
+        ("/a/é#%2e.bin", "é#%2e.bin"), ("..", None), ("/data/..", None), ("/data/", None), ("a\0b", None),
     ],
 )  # fmt: skip
 def test_the_name_is_the_last_part_of_the_clients_path(
