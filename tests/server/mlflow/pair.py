@@ -101,7 +101,10 @@ class Pair:
             fields["aliases"] = {alias: str(version) for alias, version in value.aliases.items()}
         if isinstance(value, ModelVersion):
             fields |= {"version": str(value.version), "run_id": value.run_id or ""}
-        return {name: self._told(each, side) for name, each in sorted(fields.items())}
+        told = {name: self._told(each, side) for name, each in sorted(fields.items())}
+        if isinstance(value, LoggedModel):  # in whatever order the database had them
+            told["metrics"] = sorted(told["metrics"], key=repr)
+        return told
 
 
 def _outcome(call: Callable[[MlflowClient, int], Any], client: MlflowClient, side: int) -> Any:
