@@ -132,7 +132,8 @@ class Gateway:
             at=at,
             started=started,
             view=view,
-            answering=self._answers(view.ids),
+            state=self._state,
+            answering=self.answering(view.ids),
             log=self._log,
         )
         if speaker is not None:
@@ -144,7 +145,8 @@ class Gateway:
             f"There is nothing at {path[:200]}.", hint="Endpoints are at /v1/endpoints and /v2/models."
         )
 
-    def _answers(self, ids: PredictionIds) -> Answering:
+    def answering(self, ids: PredictionIds) -> Answering:
+        """What answers questions under these prediction ids, for every protocol of this worker."""
         if self._answering is None or self._answering.ids is not ids:
             self._answering = Answering(ids, self._log, self._state)
         return self._answering

@@ -1,70 +1,51 @@
-"""The Open Inference Protocol, version 2, over REST with JSON tensors.
+"""The Open Inference Protocol, version 2, over REST: JSON, and the binary tensor extension.
 
-A tensor is a column, of shape [rows] or [rows, 1], named as the model's signature names it; or all columns at
-once where all are numbers: one tensor of shape [rows, columns] in the signature's order, whatever its name.
+    POST /v2/models/NAME[/versions/V]/infer    tensors (`open_inference_tensors` says what they are)
+    GET  /v2/models/NAME[/versions/V]          its tensors; behind it /ready, and /config in Triton's words
+    GET  /v2                                   the server and its extensions
+    POST /v2/repository/index                  the versions on all routes
+    POST /v2/repository/models/NAME/load       try again what could not be fetched; /unload is refused
+
 The answer's parameter "prediction_id" names the prediction in feedback (with ".ROW" behind it where there are
-several rows); a request's parameter "key" keeps a caller with one version.
+several rows); a request's parameter "key" keeps a caller with one version, "timeout" says in microseconds how
+long it waits. Errors are {"error": "..."}.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from importlib.metadata import version as package_version
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError, UnavailableError
-from trimtab.models.signature import Column, Signature
-from trimtab.serving.loaded_endpoints import LoadedEndpoint
-from trimtab.serving.questions import Question
+from trimtab.serving.compression import packed
+from trimtab.serving.open_inference_binary import packed_numbers
+from trimtab.serving.open_inference_models import (
+    OUTPUT,
+    OUTPUT_DATATYPE,
+    load,
+    model_configuration,
+    model_metadata,
+    place_of,
+    refuse_unload,
+    repository_index,
+    server_metadata,
+)
+from trimtab.serving.open_inference_requests import JSON_LENGTH, InferRequest, RequestedOutput, read_request
+from trimtab.serving.open_inference_tensors import Parameters, columns_of, refuse_unserved
+from trimtab.serving.questions import Answer, Question
 from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
 
-OUTPUT = "prediction"
 
-Datatype = Literal[
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "BYTES",
-]
-Parameters = dict[str, str | float | int | bool]
-
-
-class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A tensor of a request or an answer; `data` is flat in row order, or nested as the shape."""
+class OutputTensor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tensor of an answer; its data stand behind the JSON if it has the parameter "binary_data_size"."""
 
     name: str
-    shape: list[int]
-    datatype: Datatype
-    data: list[Any]
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[float] | None = None
     parameters: Parameters | None = None
-
-
-class RequestedOutput(msgspec.Struct, frozen=True):
-    """An output that a request asks for."""
-
-    name: str
-    parameters: Parameters | None = None
-
-
-class InferRequest(msgspec.Struct, frozen=True):
-    """The body of `infer`."""
-
-    inputs: list[Tensor]
-    id: str | None = None
-    parameters: Parameters | None = None
-    outputs: list[RequestedOutput] | None = None
 
 
 class InferResponse(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,46 +53,43 @@ class InferResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
     model_name: str
     model_version: str
-    outputs: list[Tensor]
-    id: str | None = None
-    parameters: Parameters | None = None
+    outputs: tuple[OutputTensor, ...]
+    id: str
+    parameters: Parameters
+
+
+class _IndexRequest(msgspec.Struct, frozen=True):
+    ready: bool = False
+
+
+class _LoadRequest(msgspec.Struct, frozen=True):
+    parameters: dict[str, Any] | None = None
 
 
 _encode = msgspec.json.Encoder().encode
-_infer_request = msgspec.json.Decoder(InferRequest).decode
-_DATATYPES = {"number": "FP64", "boolean": "BOOL"}
+_index_request = msgspec.json.Decoder(_IndexRequest).decode
+_load_request = msgspec.json.Decoder(_LoadRequest).decode
 
 
 async def respond(request: Request) -> Response:
     """Answer a request below /v2, but its health routes. Raises TrimtabError."""
-    match request.parts[1:]:
-        case []:
-            allow(request, "GET")
-            return _json({"name": "trimtab", "version": _version(), "extensions": []})
-        case ["models", name]:
-            allow(request, "GET")
-            return _metadata(request.view.table.get(name), None)
-        case ["models", name, "versions", number]:
-            allow(request, "GET")
-            return _metadata(request.view.table.get(name), number)
-        case ["models", name, "ready"]:
-            allow(request, "GET")
-            return _readiness(request, name, None)
-        case ["models", name, "versions", number, "ready"]:
-            allow(request, "GET")
-            return _readiness(request, name, number)
+    match request.parts[1:] if request.parts[0] == "v2" else None:
         case ["models", name, "infer"]:
             allow(request, "POST")
             return await _infer(request, name, None)
         case ["models", name, "versions", number, "infer"]:
             allow(request, "POST")
             return await _infer(request, name, number)
-    raise NotFoundError(f"There is nothing at /{'/'.join(request.parts)}.")
-
-
-@functools.cache
-def _version() -> str:
-    return package_version("trimtab")
+        case ["repository", *parts]:
+            allow(request, "POST")
+            return await _repository(request, parts)
+        case []:
+            allow(request, "GET")
+            return _json(server_metadata())
+        case ["models", name, *parts]:
+            allow(request, "GET")
+            return _told(request, name, parts)
+    raise _nothing(request)
 
 
 def failure(error: TrimtabError) -> bytes:
@@ -119,135 +97,135 @@ def failure(error: TrimtabError) -> bytes:
     return _encode({"error": str(error)})
 
 
+def refuse_other_outputs(names: list[str]) -> None:
+    """Raise InvalidInputError unless the outputs that a request names exist, each once."""
+    for name in names:
+        if name != OUTPUT:
+            raise InvalidInputError(f"There is no output '{name}'.", hint=f"There is '{OUTPUT}'.")
+    if len(names) > 1:
+        raise InvalidInputError(
+            f"The output '{OUTPUT}' is asked for {len(names)} times.", hint="Once will do."
+        )
+
+
+def key_and_deadline(parameters: Mapping[str, Any] | None, started: int) -> tuple[str | None, int | None]:
+    """The key in a request's parameters, and when its caller stops to wait (by `time.perf_counter_ns`), from
+    its start. Raises InvalidInputError."""
+    if not parameters:
+        return None, None
+    refuse_unserved(parameters, "The request")
+    key, timeout = parameters.get("key"), parameters.get("timeout")
+    if isinstance(key, float | bool):
+        raise InvalidInputError("The parameter 'key' is a text or a whole number.")
+    if timeout is not None and (type(timeout) is not int or timeout < 0):
+        raise InvalidInputError("The parameter 'timeout' is a whole number of microseconds.")
+    return checked_key(key), started + timeout * 1000 if timeout else None
+
+
+def _told(request: Request, name: str, parts: list[str]) -> Response:
+    """What is told about a model, or about the version that `parts` begin with."""
+    number = None
+    if len(parts) > 1 and parts[0] == "versions":
+        _, number, *parts = parts
+    match parts:
+        case []:
+            return _json(model_metadata(request.view.table.get(name), number))
+        case ["ready"]:
+            return _readiness(request, name, number)
+        case ["config"]:
+            return _json(model_configuration(request.view.table.get(name), number))
+    raise _nothing(request)
+
+
 def _readiness(request: Request, name: str, version: str | None) -> Response:
     try:
-        endpoint = request.view.table.get(name)
+        place_of(request.view.table.get(name), version)
     except UnavailableError:
         return Response(503, _encode({"name": name, "ready": False}))
-    if version is not None:
-        endpoint.place_of(version)
     return _json({"name": name, "ready": True})
 
 
-def _metadata(endpoint: LoadedEndpoint, version: str | None) -> Response:
-    place = endpoint.primary if version is None else endpoint.place_of(version)
-    predictor = endpoint.predictors[place]
-    return _json(
-        {
-            "name": endpoint.name,
-            "versions": [str(number) for number in endpoint.versions],
-            "platform": f"trimtab_{predictor.specification.runtime}",
-            "inputs": [
-                {"name": column.name, "datatype": _datatype(column), "shape": [-1]}
-                for column in predictor.signature.columns
-            ],
-            "outputs": [{"name": OUTPUT, "datatype": "FP64", "shape": [-1]}],
-        }
-    )
-
-
-def _datatype(column: Column) -> str:
-    if column.kind == "category":
-        return "BYTES" if isinstance(column.categories[0], str) else "INT64"
-    return _DATATYPES[column.kind]
+async def _repository(request: Request, parts: list[str]) -> Response:
+    authorization = request.headers.get("authorization")
+    match parts:
+        case ["index"]:
+            wanted = decoded(_index_request, request.body) if request.body.strip() else _IndexRequest()
+            return _json(repository_index(request.view.table, ready=wanted.ready))
+        case ["models", name, "load"]:
+            asked = decoded(_load_request, request.body) if request.body.strip() else _LoadRequest()
+            await load(request.state, request.view, name, asked.parameters or {}, authorization)
+            return _json({"name": name, "state": "READY"})
+        case ["models", name, "unload"]:
+            raise refuse_unload(request.view, name, authorization)
+    raise _nothing(request)
 
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     endpoint = request.view.table.get(name)
-    asked = decoded(_infer_request, request.body)
-    place = endpoint.primary if version is None else endpoint.place_of(version)
-    for output in asked.outputs or ():
-        if output.name != OUTPUT:
-            raise InvalidInputError(f"There is no output '{output.name}'.", hint=f"There is '{OUTPUT}'.")
-    columns = columns_of(asked, endpoint.predictors[place].signature)
-    given = (asked.parameters or {}).get("key")
-    if isinstance(given, float):
-        raise InvalidInputError("The parameter 'key' is a text or a whole number.")
+    asked, tensors = read_request(request.headers, request.body)
+    if asked.outputs:
+        refuse_other_outputs([output.name for output in asked.outputs])
+        refuse_unserved(asked.outputs[0].parameters or {}, f"The output '{OUTPUT}'")
+    key, deadline = key_and_deadline(asked.parameters, request.started)
+    predictor = endpoint.predictors[place_of(endpoint, version)]
     answer = await request.answering.answer(
         Question(
             endpoint=endpoint,
-            columns=columns,
+            columns=columns_of(tensors, predictor.signature),
             at=request.at,
             started=request.started,
-            key=checked_key(given),
+            key=key,
             request_id=checked_key(asked.id or None),
             version=version,
+            deadline=deadline,
         )
     )
+    return await packed(_answered(name, asked, answer), request.headers)
+
+
+def _answered(name: str, asked: InferRequest, answer: Answer) -> Response:
+    predictions = answer.predictions
+    shape = (len(predictions),)
+    raw = packed_numbers(predictions) if _binary(asked) else None
+    if raw is None:
+        output = OutputTensor(OUTPUT, shape, OUTPUT_DATATYPE, data=predictions)
+    else:
+        output = OutputTensor(OUTPUT, shape, OUTPUT_DATATYPE, parameters={"binary_data_size": len(raw)})
+    body = _encode(
+        InferResponse(
+            model_name=name,
+            model_version=str(answer.versions[0]),
+            outputs=(output,),
+            id=asked.id or answer.id,
+            parameters={"prediction_id": answer.id},
+        )
+    )
+    if raw is None:
+        return Response(200, body)
     return Response(
-        200,
-        _encode(
-            InferResponse(
-                model_name=name,
-                model_version=str(answer.versions[0]),
-                outputs=[Tensor(OUTPUT, [len(answer.predictions)], "FP64", answer.predictions)],
-                id=asked.id or answer.id,
-                parameters={"prediction_id": answer.id},
-            )
-        ),
+        200, body + raw, ((JSON_LENGTH.lower(), str(len(body))),), content_type="application/octet-stream"
     )
 
 
-def columns_of(asked: InferRequest, signature: Signature) -> dict[str, list[Any]]:
-    """The columns that a request's tensors are; raises InvalidInputError."""
-    if not asked.inputs:
-        raise InvalidInputError("The request has no input tensors.", hint="Send one for each column.")
-    names = [tensor.name for tensor in asked.inputs]
-    if len(set(names)) != len(names):
-        raise InvalidInputError("An input tensor is given twice.")
-    if len(asked.inputs) == 1 and len(asked.inputs[0].shape) == 2 and signature.get(names[0]) is None:
-        return _split(asked.inputs[0], signature)
-    return {tensor.name: _column(tensor) for tensor in asked.inputs}
+def _binary(asked: InferRequest) -> bool:
+    """Whether the answer's tensor is to come as bytes: as its own parameter says, or else the request's."""
+    wanted = _wish(asked.parameters, "binary_data_output")
+    outputs: list[RequestedOutput] = asked.outputs or []
+    own = _wish(outputs[0].parameters, "binary_data") if outputs else None
+    return bool(wanted if own is None else own)
 
 
-def _column(tensor: Tensor) -> list[Any]:
-    shape = tensor.shape
-    if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-        raise InvalidInputError(
-            f"The tensor '{tensor.name}' has the shape {shape}.", hint="A column's is [rows] or [rows, 1]."
-        )
-    return _flat(tensor)
+def _wish(parameters: Parameters | None, name: str) -> bool | None:
+    wish = (parameters or {}).get(name)
+    if wish is not None and not isinstance(wish, bool):
+        raise InvalidInputError(f"The parameter '{name}' is true or false.")
+    return wish
 
 
-def _split(tensor: Tensor, signature: Signature) -> dict[str, list[Any]]:
-    others = [column.name for column in signature.columns if column.kind != "number"]
-    if others:
-        raise InvalidInputError(
-            f"The model's column '{others[0]}' is no number, so its rows are no matrix.",
-            hint="Send one tensor for each column, named as the column.",
-        )
-    width = len(signature.columns)
-    if tensor.shape[1] != width:
-        raise InvalidInputError(
-            f"The tensor '{tensor.name}' has {tensor.shape[1]} columns, and the model takes {width}.",
-            hint=f"They are, in this order: {', '.join(signature.names)}.",
-        )
-    data = _flat(tensor)
-    return {name: data[place::width] for place, name in enumerate(signature.names)}
-
-
-def _flat(tensor: Tensor) -> list[Any]:
-    """The values in row order; raises InvalidInputError unless they are as many as the shape says."""
-    if any(size < 0 for size in tensor.shape):
-        raise InvalidInputError(f"The tensor '{tensor.name}' has the negative shape {tensor.shape}.")
-    data = tensor.data
-    if len(tensor.shape) == 2 and data and isinstance(data[0], list):
-        rows, width = tensor.shape
-        if len(data) != rows or any(not isinstance(row, list) or len(row) != width for row in data):
-            raise InvalidInputError(
-                f"The nested data of the tensor '{tensor.name}' do not have its shape {tensor.shape}."
-            )
-        data = [value for row in data for value in row]
-    if len(data) != math.prod(tensor.shape):
-        raise InvalidInputError(
-            f"The tensor '{tensor.name}' has {len(data)} values where its shape {tensor.shape} says "
-            f"{math.prod(tensor.shape)}."
-        )
-    if not data:
-        raise InvalidInputError("The request has no rows.", hint="Send at least one.")
-    if tensor.datatype.startswith(("FP", "INT", "UINT")) and any(isinstance(value, str) for value in data):
-        raise InvalidInputError(f"The tensor '{tensor.name}' of {tensor.datatype} has texts in it.")
-    return data
+def _nothing(request: Request) -> NotFoundError:
+    return NotFoundError(
+        f"There is nothing at /{'/'.join(request.parts)[:200]}.", hint="Models are at /v2/models/NAME."
+    )
 
 
 def _json(value: object) -> Response:

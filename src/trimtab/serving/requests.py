@@ -14,7 +14,7 @@ from trimtab.serving.answering import Answering
 from trimtab.serving.frames import Label
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.questions import LONGEST_KEY
-from trimtab.serving.state import View
+from trimtab.serving.state import State, View
 from trimtab.store.types import to_microseconds
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ class Headers(Protocol):
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request. `parts` are the path's segments, `query` what stands behind its question mark; `at`
-    is its event time in microseconds since 1970; `started` is `time.perf_counter_ns()` at its arrival."""
+    is its event time in microseconds since 1970; `started` is `time.perf_counter_ns()` at its arrival, and
+    `view` is what `state` held then."""
 
     method: str
     parts: list[str]
@@ -42,6 +43,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     started: int
     view: View
+    state: State
     answering: Answering
     log: PredictionLog
 
