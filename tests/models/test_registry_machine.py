@@ -318,6 +318,8 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.attempt(
             lambda tx: self.registry.rename_model(tx, self.full(name), self.full(to), override=override)
         ):
+            if to == name:
+                return  # which changes nothing
             assert not self.guarded(name, override)
             self.accounts[to] = self.accounts.pop(name)
             self.given[to] = set(self.given.get(name, set()))
