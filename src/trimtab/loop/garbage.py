@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -108,10 +109,13 @@ def _carry_out(workspace: Workspace, plan: Collected, before: datetime) -> None:
     if plan.runs or plan.experiments or plan.logged_models or plan.blobs or plan.uploads:
         # Said before anything goes: whatever happens in between, nothing vanishes unsaid.
         workspace.write(lambda tx: tx.journal("garbage.collected", "workspace", "garbage", details=plan))
-    while workspace.write(lambda tx: _purge_runs(tx, before)):
-        pass
-    while workspace.write(lambda tx: purge.purge_models(tx, before, AT_A_TIME)):
-        pass
+    with workspace.read() as connection:
+        runs = purge.doomed_runs(connection, before)
+        models = purge.doomed_models(connection, before)
+    for some in _batches(runs):
+        workspace.write(partial(_purge_runs, before=before, among=some))
+    for some in _batches(models):
+        workspace.write(partial(purge.purge_models, before=before, among=some))
     workspace.write(_purge_cache)
     workspace.write(lambda tx: purge.purge_experiments(tx, before))
 
@@ -131,10 +135,13 @@ def _sweep(
     )
 
 
-def _purge_runs(tx: Transaction, before: datetime) -> int:
-    gone = purge.purge_runs(tx, before, AT_A_TIME)
+def _batches(numbers: list[int]) -> Iterator[list[int]]:
+    return (numbers[start : start + AT_A_TIME] for start in range(0, len(numbers), AT_A_TIME))
+
+
+def _purge_runs(tx: Transaction, before: datetime, among: list[int]) -> None:
+    gone = purge.purge_runs(tx, before, among)
     tx.execute(delete(step_runs_table).where(step_runs_table.c.run_id.in_(gone)))
-    return len(gone)
 
 
 def _purge_cache(tx: Transaction) -> None:

@@ -3,6 +3,7 @@ that belongs to them. A deleted experiment takes its runs and logged models alon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -97,9 +98,21 @@ def count_doomed(connection: Connection, before: datetime) -> Doomed:
     )
 
 
-def purge_runs(tx: Transaction, before: datetime, limit: int) -> list[str]:
-    """Let go of up to `limit` runs with all that is theirs; answers their ids."""
-    query = select(runs_table.c.number, runs_table.c.id).where(doomed_run(before)).limit(limit)
+def doomed_runs(connection: Connection, before: datetime) -> list[int]:
+    """The numbers of the runs that would be purged."""
+    return list(connection.execute(select(runs_table.c.number).where(doomed_run(before))).scalars())
+
+
+def doomed_models(connection: Connection, before: datetime) -> list[int]:
+    """The numbers of the logged models that would be purged."""
+    table = logged_models_table
+    return list(connection.execute(select(table.c.number).where(doomed_model(before))).scalars())
+
+
+def purge_runs(tx: Transaction, before: datetime, among: Sequence[int]) -> list[str]:
+    """Let go of these runs with all that is theirs, if they are still doomed; answers their ids."""
+    mine = runs_table.c.number.in_(among)
+    query = select(runs_table.c.number, runs_table.c.id).where(mine, doomed_run(before))
     found = tx.execute(query.with_for_update(of=runs_table)).all()
     numbers = [row.number for row in found]
     for table in OF_RUNS:
@@ -108,10 +121,10 @@ def purge_runs(tx: Transaction, before: datetime, limit: int) -> list[str]:
     return [row.id for row in found]
 
 
-def purge_models(tx: Transaction, before: datetime, limit: int) -> list[str]:
-    """Let go of up to `limit` logged models with all that is theirs; answers their ids."""
+def purge_models(tx: Transaction, before: datetime, among: Sequence[int]) -> list[str]:
+    """Let go of these logged models with all that is theirs, if they are still doomed; answers their ids."""
     table = logged_models_table
-    query = select(table.c.number, table.c.id).where(doomed_model(before)).limit(limit)
+    query = select(table.c.number, table.c.id).where(table.c.number.in_(among), doomed_model(before))
     found = tx.execute(query.with_for_update(of=table)).all()
     numbers = [row.number for row in found]
     for each in OF_MODELS:
