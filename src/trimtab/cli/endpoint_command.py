@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from trimtab.cli import deployment_commands
 from trimtab.cli.group import command_group
 from trimtab.cli.output import AsJson, print_fields, print_json, print_rows, say
 from trimtab.cli.project import HERE, Project, open_workspace
@@ -17,6 +18,9 @@ from trimtab.serving.endpoints import Endpoints
 from trimtab.serving.labels import NAMES, labels_from_rows, tell_labels, watch_labels
 
 app = command_group("Endpoints: routes, labels.")
+app.command()(deployment_commands.deploy)
+app.command()(deployment_commands.rollback)
+app.command()(deployment_commands.delete)
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 

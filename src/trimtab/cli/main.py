@@ -29,6 +29,7 @@ from trimtab.errors import (
 COMMANDS = {
     "init": "Write a project: for your own table, or an example.",
     "up": "Run the four roles and restart what dies.",
+    "serve": "Serve one model at once.",
     "run": "Run a pipeline once, now.",
     "demo": "Replay two years of bike rentals through a real loop.",
     "data": "Datasets: create, append, list, read, sources.",

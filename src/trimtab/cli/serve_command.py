@@ -1,0 +1,78 @@
+"""`trimtab serve`: serve one model at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimtab.cli.group import single_command
+from trimtab.cli.output import say
+from trimtab.config import STATE_FOLDER, load_settings
+from trimtab.server.standalone import Standing, check_folder, home_of, is_model_address, open_home, stand
+from trimtab.serving.gateway import run_gateway
+from trimtab.serving.listener import listen
+
+app = single_command()
+
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (looked up, not bound)
+"""What to call an address by that stands for all of this machine."""
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A folder in MLmodel format, models:/NAME/VERSION, models:/NAME@ALIAS or runs:/ID/PATH."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="The endpoint's name (default: the model's).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: any (default 8601).")] = None,
+    grpc_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for gRPC.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Worker processes (default 1).")] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir",
+            help="The project's folder, made if need be. By default the current one if it is a project, else "
+            "a temporary one.",
+            file_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve one model at once, with no loop and no server role, until SIGTERM or Ctrl-C.
+
+    It stands behind an endpoint of the project and answers every protocol of the gateway, logged like any
+    other. In a project the endpoint stays; `trimtab endpoint delete` takes it away.
+    """
+    if not is_model_address(model):
+        check_folder(Path(model))
+    folder, temporary = home_of(model, project)
+    settings = load_settings(folder)
+    host = settings.host if host is None else host
+    port = settings.gateway_port if port is None else port
+    # Looked at before anything is changed; the gateway opens it again.
+    listen(host, port, who="gateway", option="--port").close()
+    with open_home(folder) as workspace:
+        standing = stand(workspace, model, name)
+    say(f"Version {standing.version} of '{standing.model}' stands behind the endpoint '{standing.endpoint}'.")
+    state = folder.resolve() / STATE_FOLDER
+    say(f"Its log is in {state}{' (temporary: name another folder with --dir)' if temporary else ''}.")
+    logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.WARNING)
+    run_gateway(
+        folder, host, port, workers, grpc_port=grpc_port, listening=lambda address: _tell(address, standing)
+    )
+
+
+def _tell(address: str, standing: Standing) -> None:
+    host, _, port = address.rpartition(":")
+    url = f"http://{EVERYWHERE.get(host, f'[{host}]' if ':' in host else host)}:{port}"
+    row = json.dumps({"row": standing.row}, ensure_ascii=False)
+    say(f"Serving at {url} (its columns: {url}/v1/endpoints/{standing.endpoint}/docs). Try:")
+    say(f"curl -s {shlex.quote(f'{url}/v1/endpoints/{standing.endpoint}/predict')} -d {shlex.quote(row)}")

@@ -1,0 +1,166 @@
+"""One model behind an endpoint at once, wherever it lies: what `trimtab serve` does before it serves."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trimtab.config import FILE_NAME
+from trimtab.errors import InvalidInputError, NotFoundError, RefusedError
+from trimtab.loop.deployment import Deployments
+from trimtab.models.contents import address_of, is_address, tree_at
+from trimtab.models.registry import Registry
+from trimtab.models.runtimes.predictor import load_predictor
+from trimtab.models.signature import Signature
+from trimtab.models.sources import place_of_source, version_in
+from trimtab.models.specification import read_example, read_specification
+from trimtab.models.versions import ModelVersion, VersionRecord
+from trimtab.store.database import Transaction
+from trimtab.workspace import Workspace
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:.*", re.DOTALL)
+_FORMS = "MODEL is a folder in MLmodel format, models:/NAME/VERSION, models:/NAME@ALIAS or runs:/ID/PATH."
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A model that stands behind an endpoint, and the first row of its own example."""
+
+    endpoint: str
+    model: str
+    version: int
+    row: dict[str, Any]
+
+
+def is_model_address(model: str) -> bool:
+    """Whether a MODEL is an address and not a folder."""
+    return _ADDRESS.fullmatch(model) is not None
+
+
+def home_of(model: str, folder: Path | None) -> tuple[Path, bool]:
+    """The project folder in which a MODEL is served, and whether it was made for that and nothing else.
+
+    It is `folder`, if that is given, and else the current folder where that is a project. A folder of a model
+    elsewhere gets a workspace of its own, in the folder for temporary files. Raises NotFoundError where there
+    is no project to look an address up in.
+    """
+    folder = Path() if folder is None and (Path() / FILE_NAME).exists() else folder
+    if folder is None:
+        if is_model_address(model):
+            raise NotFoundError(
+                f"There is no Trimtab project here to look '{model}' up in (no {FILE_NAME}).",
+                hint="Name its folder with --dir.",
+            )
+        return Path(tempfile.mkdtemp(prefix="trimtab-serve-")), True
+    if is_model_address(model) and not (folder / FILE_NAME).exists():
+        raise NotFoundError(
+            f"There is no Trimtab project in {folder} (no {FILE_NAME}), to look '{model}' up in.",
+            hint="Name its folder with --dir.",
+        )
+    return folder, False
+
+
+def open_home(folder: Path) -> Workspace:
+    """The workspace of a project folder; made if there is none."""
+    return Workspace.open(folder) if (folder / FILE_NAME).exists() else Workspace.create(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise the reason if a folder holds no model that a gateway serves: NotFoundError, ModelCorruptError,
+    RefusedError."""
+    if not folder.is_dir():
+        raise NotFoundError(f"There is no folder '{folder}'.", hint=_FORMS)
+    read_specification(folder)
+
+
+def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
+    """Put a MODEL behind the endpoint `name`; by default that is called as the model is.
+
+    A folder, or what a run logged, becomes a version of a registered model called as the endpoint, unless its
+    newest version has that very content. Raises NotFoundError, RefusedError for a model that no gateway
+    serves, whose gates forbid it, or for the endpoint of a loop, ModelCorruptError.
+    """
+    registry, deployments = Registry(workspace), Deployments(workspace)
+    found = _version(registry, model)
+    digest = _digest(workspace, registry, model) if found is None else found.digest
+    if is_address(workspace, digest):
+        raise RefusedError(
+            f"The files of '{model}' are elsewhere, at {address_of(workspace, digest)}.",
+            hint="Fetch them, and serve their folder.",
+        )
+    folder = servable_folder(workspace, digest)
+    signature = read_specification(folder).signature
+    example = read_example(folder)
+    named = endpoint_name(model) if found is None else found.model
+    endpoint = name or endpoint_name(named)
+
+    def work(tx: Transaction) -> ModelVersion:
+        version = found or _registered(registry, tx, endpoint, digest, model, signature)
+        deployments.deploy(tx, endpoint, version.model, version.version, reason="trimtab serve")
+        return version
+
+    version = workspace.write(work)
+    row = {column: example[column][0] for column in signature.names if column in example}
+    return Standing(endpoint, version.model, version.version, row)
+
+
+def check_version(workspace: Workspace, version: ModelVersion) -> None:
+    """Load a version as a gateway would; raises the reason if that fails."""
+    if is_address(workspace, version.digest):
+        raise RefusedError(
+            f"The files of version {version.version} of '{version.model}' are elsewhere, at "
+            f"{address_of(workspace, version.digest)}.",
+            hint="Fetch them, and register their folder.",
+        )
+    load_predictor(servable_folder(workspace, version.digest)).close()
+
+
+def servable_folder(workspace: Workspace, digest: str) -> Path:
+    """The files of a model where this machine's gateways look for them first. Raises RefusedError for one
+    that they do not serve, ModelCorruptError."""
+    folder = workspace.cache / "models" / digest.replace(":", "-")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        workspace.blobs.fetch_tree(digest, folder)
+    read_specification(folder)
+    return folder
+
+
+def endpoint_name(model: str) -> str:
+    """A name for an endpoint, after a model's name, its folder, or the last part of its address."""
+    last = model.rstrip("/").rpartition("/")[2] if is_model_address(model) else Path(model).resolve().name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:128]
+    return name or "model"
+
+
+def _version(registry: Registry, model: str) -> ModelVersion | None:
+    if not is_model_address(model):
+        return None
+    return version_in(registry, model)
+
+
+def _digest(workspace: Workspace, registry: Registry, model: str) -> str:
+    if not is_model_address(model):
+        return workspace.blobs.put_tree(Path(model))
+    place = place_of_source(registry, workspace.project, model)
+    if place is None:
+        raise InvalidInputError(f"'{model}' is no address of a model in this project.", hint=_FORMS)
+    digest = tree_at(workspace, place)
+    if digest is None:
+        raise NotFoundError(f"There are no files at '{model}'.", hint=_FORMS)
+    return digest
+
+
+def _registered(
+    registry: Registry, tx: Transaction, name: str, digest: str, source: str, signature: Signature
+) -> ModelVersion:
+    registry.create_model(tx, name, exist_ok=True)
+    newest = next(iter(registry.versions(name, tx=tx)), None)
+    if newest is not None and newest.digest == digest:
+        return newest
+    if not is_model_address(source):
+        source = str(Path(source).resolve())
+    return registry.register(tx, name, digest, source=source, record=VersionRecord(signature=signature))
