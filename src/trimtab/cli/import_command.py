@@ -118,7 +118,8 @@ def _tell_person(report: ImportReport) -> None:
         if not report.differences:
             say("Source and copy are the same.")
     seconds = max(report.seconds, 0.01)
-    say(f"{report.seconds:,.1f} s, {report.copied.metric_points / seconds:,.0f} points a second")
+    compared = f"; {report.verified_seconds:,.1f} s to compare" if report.differences is not None else ""
+    say(f"{seconds:,.1f} s, {report.copied.metric_points / seconds:,.0f} points a second{compared}")
 
 
 def _tell_some(what: str, found: list[str]) -> None:

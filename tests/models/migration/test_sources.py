@@ -167,12 +167,17 @@ def test_what_is_damaged_is_told_and_the_rest_is_copied(
     runs = sorted(place.parent for place in copy.glob("*/*/meta.yaml") if len(place.parent.name) == 32)
     (runs[0] / "meta.yaml").write_text("{ no: yaml")
     (runs[1] / "tags" / "bad").write_bytes(b"\xff\xfe")
+    (runs[2] / "metrics").mkdir(exist_ok=True)
+    (runs[2] / "metrics" / "loss").write_text("1700000000000 high 1\n")
+    (runs[3] / "meta.yaml").write_text("run_id: 1\n")
     report = import_mlflow(workspace, str(copy))
     assert not report.good
-    assert report.copied.runs == 5
+    assert report.copied.runs == 3
     told = " ".join(report.problems)
     assert f"{runs[0].name}/meta.yaml is damaged" in told
     assert "is not text in UTF-8" in told
+    assert f"{runs[2].name}/metrics/loss is damaged" in told
+    assert f"{runs[3].name}/meta.yaml is damaged: KeyError('experiment_id')" in told
 
 
 def test_a_metric_on_a_dataset_keeps_its_step(workspace: Workspace, tmp_path: Path) -> None:

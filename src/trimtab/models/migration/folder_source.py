@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -87,35 +88,27 @@ class FolderSource:
         folder = self._experiments[run.experiment][0] / run.id / "metrics"
         for key, file in _files(folder):
             steps, times, values = [], [], []
-            for line in file.read_text().splitlines():
-                time, value, *rest = line.split()
-                times.append(int(time))
-                values.append(float(value))
-                steps.append(int(rest[0]) if rest else 0)
+            with _damage_told(file):
+                for line in _text(file).splitlines():
+                    time, value, *rest = line.split()
+                    times.append(int(time))
+                    values.append(float(value))
+                    steps.append(int(rest[0]) if rest else 0)
             if steps:
                 yield SourcePoints(key, steps, times, values)
 
     def logged_models(self, experiment: str) -> Iterator[SourceLoggedModel]:
         """See `Source.logged_models`."""
         for place in _folders(self._experiments[experiment][0] / MODELS):
-            meta = _meta(place)
-            if not meta:
+            try:
+                with _damage_told(place / META):
+                    meta = _meta(place)
+                    found = None if meta is None else _logged_model(experiment, place, meta)
+            except InvalidInputError as error:
+                self.damaged.append(error.message)
                 continue
-            yield SourceLoggedModel(
-                id=meta["model_id"],
-                experiment=experiment,
-                name=str(meta["name"]),
-                type=meta.get("model_type") or "",
-                status=_MODEL_STATUSES.get(meta.get("status"), "PENDING"),
-                lifecycle=_lifecycle(meta),
-                run=meta.get("source_run_id") or None,
-                created_at=_time(meta.get("creation_timestamp")),
-                updated_at=_time(meta.get("last_updated_timestamp")),
-                artifacts=meta.get("artifact_location") or "",
-                params=_texts(place / "params"),
-                tags=_texts(place / "tags"),
-                metrics=tuple(_model_metrics(meta["model_id"], place / "metrics")),
-            )
+            if found is not None:
+                yield found
 
     def registered_models(self) -> Iterator[SourceRegisteredModel]:
         """See `Source.registered_models`."""
@@ -169,7 +162,9 @@ class FolderSource:
     def _readable(self, folder: Path, names: list[str]) -> Iterator[SourceRun]:
         for name in names:
             try:
-                yield self._run(folder, name)
+                with _damage_told(folder / name / META):
+                    run = self._run(folder, name)
+                yield run
             except InvalidInputError as error:
                 self.damaged.append(error.message)
 
@@ -227,6 +222,35 @@ class FolderSource:
                 run=meta.get("run_id") or None,
                 tags=_texts(place / "tags"),
             )
+
+
+@contextlib.contextmanager
+def _damage_told(file: Path) -> Iterator[None]:
+    """Fields that are missing, or are something else than they should be, in words."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"{file} is damaged: {error!r:.200}.", hint=_CORRECT) from None
+
+
+def _logged_model(experiment: str, place: Path, meta: Mapping[str, Any]) -> SourceLoggedModel:
+    return SourceLoggedModel(
+        id=meta["model_id"],
+        experiment=experiment,
+        name=str(meta["name"]),
+        type=meta.get("model_type") or "",
+        status=_MODEL_STATUSES.get(meta.get("status"), "PENDING"),
+        lifecycle=_lifecycle(meta),
+        run=meta.get("source_run_id") or None,
+        created_at=_time(meta.get("creation_timestamp")),
+        updated_at=_time(meta.get("last_updated_timestamp")),
+        artifacts=meta.get("artifact_location") or "",
+        params=_texts(place / "params"),
+        tags=_texts(place / "tags"),
+        metrics=tuple(_model_metrics(meta["model_id"], place / "metrics")),
+    )
 
 
 def _datasets(experiment: Path, run: Path) -> Iterator[RunDataset]:

@@ -53,12 +53,13 @@ def import_mlflow(
         with workspace.database.exclusive("import"):
             _copy(workspace, source, report, chosen, tell, some=bool(experiments))
         report.problems += [f"It cannot be read: {each}" for each in source.damaged]
+        copied = time.monotonic()
         if verify:
             only = _made_in(source, chosen) if experiments else None
             report.differences = Verification(workspace, source, report, tell, only).compare(chosen)
+        report.seconds, report.verified_seconds = copied - began, time.monotonic() - copied
     finally:
         source.close()
-    report.seconds = time.monotonic() - began
     return report
 
 

@@ -36,7 +36,8 @@ class MappedExperiment(msgspec.Struct, frozen=True, kw_only=True):
 
 class ImportReport(msgspec.Struct, kw_only=True):
     """What an import did. `here` was there already and left as it is; `problems` could not be copied;
-    `differences` is what a verification found, None if there was none."""
+    `differences` is what a verification found, None if there was none. `seconds` is what copying took,
+    `verified_seconds` what comparing took."""
 
     source: str
     dry_run: bool
@@ -49,6 +50,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
     differences: list[str] | None = None
     verified: Counts = msgspec.field(default_factory=Counts)
     seconds: float = 0.0
+    verified_seconds: float = 0.0
 
     @property
     def good(self) -> bool:
