@@ -72,9 +72,8 @@ class Scene:
         return [frame for frame in found if isinstance(frame, RowFrame)]
 
 
-def _question(endpoint: LoadedEndpoint, row: dict[str, Any]) -> Question:
-    columns = {name: [value] for name, value in row.items()}
-    return Question(endpoint=endpoint, columns=columns, at=1_000_000, started=time.perf_counter_ns())
+def _question(endpoint: LoadedEndpoint, row: dict[str, Any], key: str | None = None) -> Question:
+    return Question(endpoint=endpoint, row=row, at=1_000_000, started=time.perf_counter_ns(), key=key)
 
 
 @pytest.fixture
@@ -215,18 +214,7 @@ def test_a_share_of_the_keys_is_logged_always_the_same(scene: Scene) -> None:
     endpoint = scene.endpoint(1, options=Options(log_share=0.5))
     for _ in range(2):
         asked = [
-            scene.coalescer.alone(
-                Question(
-                    endpoint=endpoint,
-                    columns={name: [value] for name, value in ROW.items()},
-                    at=1,
-                    started=time.perf_counter_ns(),
-                    key=f"k{number}",
-                ),
-                0,
-                None,
-            )
-            for number in range(200)
+            scene.coalescer.alone(_question(endpoint, ROW, f"k{number}"), 0, None) for number in range(200)
         ]
         assert len(asked) == 200
     keys = [frame.key for frame in scene.frames()]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Mapping, Sequence, Set
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ Values = Sequence[Any] | NDArray[Any]
 Columns = Mapping[str, Values]
 
 _NUMBERS = frozenset({int, float})
+_FLOATS = {float}
 
 
 class Encoder:
@@ -30,6 +33,9 @@ class Encoder:
         self._missing = math.nan if signature.missing is None else signature.missing
         self._columns = [_ColumnEncoder(column, self._missing) for column in signature.columns]
         self._row_plan = [(encoder.name, encoder.one) for encoder in self._columns]
+        names = signature.names
+        numbers_only = len(names) > 1 and all(column.kind == "number" for column in signature.columns)
+        self._numbers = operator.itemgetter(*names) if numbers_only else None
 
     def rows(self, columns: Columns, *, ignore_unknown: bool = False) -> int:
         """How many rows `columns` have. Raises InvalidInputError for missing, unknown or uneven columns."""
@@ -71,6 +77,23 @@ class Encoder:
             one(values[0]) if (values := columns.get(name)) is not None else missing
             for name, one in self._row_plan
         ]
+
+    def row_of(self, row: Mapping[str, Any], *, ignore_unknown: bool = False) -> Sequence[float]:
+        """The numbers of one row, given by column name. Raises what `rows` and `matrix` do."""
+        try:
+            if self._numbers is not None:
+                numbers: tuple[float, ...] = self._numbers(row)
+                plain = set(map(type, numbers)) == _FLOATS and isfinite(sum(numbers))
+            else:
+                numbers = tuple([encode(row[name]) for name, encode in self._row_plan])
+                plain = True
+            if plain and (ignore_unknown or len(row) == len(self._columns)):
+                return numbers
+        except (KeyError, InvalidInputError):
+            pass  # a column is missing, or the row is refused: which it is, and why, is said below
+        columns = {name: (value,) for name, value in row.items()}
+        self.rows(columns, ignore_unknown=ignore_unknown)
+        return self.row(columns)
 
     def matrix(self, columns: Columns, rows: int) -> NDArray[np.float64]:
         """All rows' numbers, shape (rows, columns), C order. `rows` must have accepted `columns`."""

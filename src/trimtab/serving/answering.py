@@ -65,20 +65,22 @@ class Answering:
 
     async def _answer(self, question: Question) -> Answer:
         endpoint = question.endpoint
-        if endpoint.lenient and not question.columns.keys() <= endpoint.accepted:
-            name = next(name for name in question.columns if name not in endpoint.accepted)
+        named = question.columns if question.row is None else question.row
+        if endpoint.lenient and not named.keys() <= endpoint.accepted:
+            name = next(name for name in named if name not in endpoint.accepted)
             raise InvalidInputError(
                 f"The model has no input column '{name}'.",
                 hint=unknown("column", name, endpoint.columns).hint,
             )
         pinned = None if question.version is None else endpoint.place_of(question.version)
         leader = endpoint.primary if pinned is None else pinned
-        rows = _rows(question.columns)
-        if rows == 1:
+        row = _single(question)
+        if row is not None:
+            question = row
             if self._state.in_flight == 1 and not endpoint.options.max_wait_ms:  # nobody to keep company
                 return self._coalescer.alone(question, leader, pinned)
             return await self._coalescer.answer(question, leader, pinned)
-        if rows <= INLINE_ROWS:
+        if _rows(question.columns) <= INLINE_ROWS:
             scored = _score(question, leader)
         else:
             scored = await asyncio.get_running_loop().run_in_executor(None, _score, question, leader)
@@ -169,6 +171,21 @@ def _score(question: Question, leader: int) -> _Scored:
             scores[place] = score
             rows = rows or len(score)
     return _Scored(rows, scores, failures)
+
+
+def _single(question: Question) -> Question | None:
+    """The same question about one row by name, or None if it is about several, or not plainly about one."""
+    if question.row is not None:
+        return question
+    row = {name: values[0] for name, values in question.columns.items() if _is_one(values)}
+    if not row or len(row) != len(question.columns):
+        return None
+    key = question.key if question.keys is None else question.keys[0]
+    return msgspec.structs.replace(question, columns={}, row=row, key=key, keys=None)
+
+
+def _is_one(values: Any) -> bool:
+    return isinstance(values, list | tuple | np.ndarray) and len(values) == 1 and np.ndim(values) == 1
 
 
 def _rows(columns: Columns) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -34,23 +35,23 @@ class Row:
     """One row that waits for its answer: what each version on the route takes of it, in their order (None: it
     is not what that version takes), and why."""
 
-    __slots__ = ("answer", "encoded", "failures", "id", "leader", "pinned", "question")
+    __slots__ = ("answer", "cells", "encoded", "failures", "id", "leader", "pinned", "question")
 
     def __init__(self, question: Question, id: str, leader: int, pinned: int | None) -> None:
+        assert question.row is not None
         self.question = question
+        self.cells = row = question.row
         self.id = id
         self.leader = leader
         self.pinned = pinned
-        self.encoded: list[list[float] | None] = []
+        self.encoded: list[Sequence[float] | None] = []
         self.failures: list[tuple[int, Exception]] = []
         self.answer: asyncio.Future[Answer] | None = None
         endpoint = question.endpoint
         for place, predictor in enumerate(endpoint.predictors):
             try:
                 self.encoded.append(
-                    predictor.encoded_row(
-                        question.columns, ignore_unknown=endpoint.lenient or place != leader
-                    )
+                    predictor.encoded_row(row, ignore_unknown=endpoint.lenient or place != leader)
                 )
             except InvalidInputError as error:
                 if place == leader:
@@ -207,7 +208,7 @@ def _model_failed(row: Row) -> ModelFailedError:
 def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes | None]:
     """The answer to a row, and its frame, if it is to be logged."""
     question, endpoint = row.question, row.question.endpoint
-    key = question.key if question.keys is None else question.keys[0]
+    key = question.key
     if row.pinned is not None:
         arm = row.pinned
     else:
@@ -219,7 +220,11 @@ def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes | None]
     answer = Answer(row.id, [score], [endpoint.versions[arm]])
     if not endpoint.sampler.takes(key or question.request_id or row.id):
         return answer, None
-    columns = question.columns
+    cells, given = row.cells, row.encoded[row.leader]
+    if given is not None and endpoint.plain:
+        values: Sequence[Any] = given  # the very numbers that the model took
+    else:
+        values = [None if name is None else plain(cells.get(name)) for name in endpoint.logged]
     frame = encoded(
         RowFrame(
             ref=endpoint.entry.ref,
@@ -227,10 +232,7 @@ def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes | None]
             at=question.at,
             key=key,
             arm=arm,
-            values=[
-                None if name is None or (cell := columns.get(name)) is None else plain(cell[0])
-                for name in endpoint.logged
-            ],
+            values=values,
             scores=scores,
             took=(time.perf_counter_ns() - question.started) // 1000,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -48,7 +49,7 @@ class RowFrame(msgspec.Struct, frozen=True, array_like=True, tag=1):
     at: int
     key: str | None
     arm: int
-    values: list[Any]
+    values: Sequence[Any]
     scores: list[float | None]
     took: int
 

@@ -47,6 +47,13 @@ class LoadedEndpoint:
             for column in predictors[place].signature.columns:
                 columns.setdefault(column.name, column)
         self.columns = tuple(columns)
+        signature = predictors[self.primary].signature
+        # Whether what the primary takes of a row is the row itself.
+        self.plain = (
+            self.columns == tuple(signature.names)
+            and not options.redact
+            and all(column.kind == "number" and not column.nullable for column in signature.columns)
+        )
         # What the log leaves out, it has as missing.
         self.logged = tuple(None if column in options.redact else column for column in columns)
         self.accepted = frozenset(columns)

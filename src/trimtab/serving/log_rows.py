@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ class PredictionRow(msgspec.Struct, frozen=True):
     at: int
     key: str | None
     arm: int
-    values: list[Any]
+    values: Sequence[Any]
     scores: list[float | None]
     took: int
 

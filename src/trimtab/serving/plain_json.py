@@ -124,7 +124,7 @@ async def _predict(request: Request, name: str) -> Response:
         if asked.key is not None:
             raise InvalidInputError("Both 'key' and 'keys' are given.", hint="Give one of them.")
         keys = [checked_key(key) for key in asked.keys]
-        for column in columns.values():
+        for column in columns.values() if asked.row is None else ([None],):
             if len(column) != len(keys):
                 raise InvalidInputError(
                     f"There are {len(keys)} keys for {len(column)} rows.", hint="Give one for each row."
@@ -134,10 +134,11 @@ async def _predict(request: Request, name: str) -> Response:
         Question(
             endpoint=endpoint,
             columns=columns,
+            row=asked.row,
             at=request.at,
             started=request.started,
-            key=checked_key(asked.key),
-            keys=keys,
+            key=checked_key(asked.key) if asked.row is None or keys is None else keys[0],
+            keys=keys if asked.row is None else None,
             request_id=request_id,
         )
     )
@@ -160,13 +161,14 @@ async def _predict(request: Request, name: str) -> Response:
 
 
 def _columns(asked: PredictRequest) -> dict[str, list[Any]]:
+    """The columns of a request for several rows; of one row, none."""
     if (asked.row is not None) + (asked.rows is not None) + (asked.columns is not None) != 1:
         raise InvalidInputError(
             "A request has one of 'row', 'rows' and 'columns'.",
             hint='For example {"row": {"COLUMN": VALUE}}.',
         )
     if asked.row is not None:
-        return {name: [value] for name, value in asked.row.items()}
+        return {}
     if asked.columns is not None:
         if not any(asked.columns.values()):
             raise InvalidInputError("The request has no rows.", hint="Send at least one.")

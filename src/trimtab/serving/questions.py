@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -14,13 +16,16 @@ LONGEST_KEY = 512
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, of whatever protocol. `keys` has one key for each row, `key` one for all of them;
-    `request_id` decides who answers where there is no key. `version` pins one; `at` is event time in
-    microseconds since 1970; `started` is `time.perf_counter_ns()` at its arrival, and `deadline` when its
-    caller stops to wait, by the same clock."""
+    """A request, of whatever protocol: about `columns`, or about one `row` by column name.
+
+    `keys` has one key for each row, `key` one for all of them; `request_id` decides who answers where there
+    is no key. `version` pins one; `at` is event time in microseconds since 1970; `started` is
+    `time.perf_counter_ns()` at its arrival, and `deadline` when its caller stops to wait, by the same clock.
+    """
 
     endpoint: LoadedEndpoint
-    columns: Columns
+    columns: Columns = {}
+    row: Mapping[str, Any] | None = None
     at: int
     started: int
     key: str | None = None

@@ -8,7 +8,7 @@ import importlib.util
 import struct
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ class LightGBM:
                 hint="Train one booster for each class, or a binary or regression objective.",
             )
 
-    def row(self, values: list[float]) -> float:
+    def row(self, values: Sequence[float]) -> float:
         """The raw answer to one row of numbers."""
         answer, length = ctypes.c_double(), ctypes.c_int64()
         status = self._predict_row(

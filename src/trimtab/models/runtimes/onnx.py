@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Onnx:
         self._type = _TYPES[inputs[0].type]
         self._result = [result or outputs[0]]
 
-    def row(self, values: list[float]) -> float:
+    def row(self, values: Sequence[float]) -> float:
         """The raw answer to one row of numbers."""
         return float(self._run(np.array([values], dtype=self._type))[0])
 

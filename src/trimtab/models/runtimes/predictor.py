@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from trimtab.models.specification import Specification, read_example, read_model
 class _Closed:
     """Stands where a runtime was."""
 
-    def row(self, values: list[float]) -> float:
+    def row(self, values: Sequence[float]) -> float:
         raise UnavailableError("The model was closed.")
 
     def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,12 +66,11 @@ class Predictor:
             raw = self._runtime.matrix(encoder.matrix(columns, rows))
         return answers(raw, self._output)
 
-    def encoded_row(self, columns: Columns, *, ignore_unknown: bool = False) -> list[float]:
-        """The numbers of the one row of `columns`, for `score`. Raises what `predict` does."""
-        self._encoder.rows(columns, ignore_unknown=ignore_unknown)
-        return self._encoder.row(columns)
+    def encoded_row(self, row: Mapping[str, Any], *, ignore_unknown: bool = False) -> Sequence[float]:
+        """The numbers of one row, given by column name, for `score`. Raises what `predict` does."""
+        return self._encoder.row_of(row, ignore_unknown=ignore_unknown)
 
-    def score(self, values: list[float]) -> float:
+    def score(self, values: Sequence[float]) -> float:
         """The answer to an encoded row."""
         raw = self._runtime.row(values)
         if self._plain:

@@ -5,7 +5,7 @@ A plug-in registers a `Load` function under its name in the entry-point group "t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class Runtime(Protocol):
     Its memory is freed with the last reference to it, so never under a call that is still going on.
     """
 
-    def row(self, values: list[float]) -> float:
+    def row(self, values: Sequence[float]) -> float:
         """The raw answer to one row of numbers."""
         ...
 
