@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address that the server and the gateway listen on")
     port: int = Field(8600, ge=0, le=65535, description="port of the server role")
     gateway_port: int = Field(8601, ge=0, le=65535, description="port of the gateway role")
+    gateway_grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port of the gateway role for gRPC; by default it speaks none"
+    )
     gateway_workers: int = Field(1, ge=1, le=64, description="gateway worker processes")
     token: SecretStr | None = Field(
         None, min_length=1, description="bearer token that every route but health demands"

@@ -6,6 +6,7 @@ replaced.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import NoReturn
 from trimtab.config import FILE_NAME, STATE_FOLDER, Settings, load_settings
 from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving.access import access_for, check_binding, is_loopback, token_hashes
+from trimtab.serving.grpc_port import check_grpc, hold_port
 from trimtab.serving.last_known import read_last_known
 from trimtab.serving.listener import listen
 from trimtab.serving.segments import FOLDER
@@ -29,13 +31,14 @@ def run_gateway(
     port: int | None = None,
     workers: int | None = None,
     *,
+    grpc_port: int | None = None,
     lifeline: int | None = None,
 ) -> NoReturn:
     """Turn this process into the gateway of a project, which runs until SIGTERM or SIGINT and does not come
     back; None means the settings' value. It ends when the pipe `lifeline` is closed at its other end.
 
     Raises NotFoundError if there is no project, RefusedError for an address beyond loopback without a token,
-    ConflictError if the port is taken.
+    ConflictError if a port is taken, MissingExtraError for a port for gRPC where that is not installed.
     """
     if not (project / FILE_NAME).exists():
         raise NotFoundError(
@@ -46,9 +49,16 @@ def run_gateway(
     host = settings.host if host is None else host
     port = settings.gateway_port if port is None else port
     check_binding(host, access_for(settings, host, _stored_tokens(project, settings, host)))
-    with listen(host, port, who="gateway", option="--gateway-port") as listener:
+    grpc_port = settings.gateway_grpc_port if grpc_port is None else grpc_port
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(listen(host, port, who="gateway", option="--gateway-port"))
         listener.set_inheritable(True)
         _log.info("listening on %s:%s", host, listener.getsockname()[1])
+        if grpc_port is not None:
+            check_grpc()
+            # It stays open in what this process becomes, which need not know of it.
+            grpc_port = sockets.enter_context(hold_port(host, grpc_port)).getsockname()[1]
+            _log.info("serving gRPC on %s:%s", host, grpc_port)
         os.execv(  # noqa: S606  (our own interpreter)
             sys.executable,
             [
@@ -58,6 +68,7 @@ def run_gateway(
                 *("--port", str(listener.getsockname()[1])),
                 *("--socket", str(listener.fileno())),
                 *("--workers", str(settings.gateway_workers if workers is None else workers)),
+                *(() if grpc_port is None else ("--grpc-port", str(grpc_port))),
                 *(() if lifeline is None else ("--lifeline", str(lifeline))),
             ],
         )

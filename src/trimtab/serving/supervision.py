@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--port", required=True)
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--grpc-port", type=int)
     parser.add_argument("--lifeline", type=int)
     asked = parser.parse_args()
     if asked.lifeline is not None:
@@ -133,6 +134,8 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
     project = ["--project", asked.project]
     address = ["--host", asked.host, "--port", asked.port, "--socket", str(asked.socket)]
+    if asked.grpc_port is not None:
+        address += ["--grpc-port", str(asked.grpc_port)]
     workers = [
         Child("worker", ["trimtab.serving.worker", *project, *address], handles=[asked.socket])
         for _ in range(asked.workers)

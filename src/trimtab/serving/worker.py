@@ -1,6 +1,6 @@
 """A gateway worker: one process that answers requests on the socket which its gateway holds.
 
-    python -m trimtab.serving.worker --project DIR --host HOST --port PORT --socket FD
+    python -m trimtab.serving.worker --project DIR --host HOST --port PORT --socket FD [--grpc-port PORT]
 
 It ends gracefully on SIGTERM, and when its standard input ends, which tells that the gateway died.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from trimtab.config import STATE_FOLDER, load_settings
 from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
+from trimtab.serving.grpc_port import load_grpc
 from trimtab.serving.inherited_server import InheritedServer
 from trimtab.serving.loaded_endpoints import ModelShelf
 from trimtab.serving.prediction_log import PredictionLog
@@ -39,9 +40,19 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Everything that one worker process holds. `write` stands for `os.write`, as in `SegmentWriter`."""
+    """Everything that one worker process holds. `write` stands for `os.write`, as in `SegmentWriter`; there
+    is gRPC where it has a port."""
 
-    def __init__(self, project: Path, host: str, port: int, handle: int, *, write: Write = os.write) -> None:
+    def __init__(
+        self,
+        project: Path,
+        host: str,
+        port: int,
+        handle: int,
+        *,
+        grpc_port: int | None = None,
+        write: Write = os.write,
+    ) -> None:
         settings = load_settings(project)
         root = project.resolve() / STATE_FOLDER
         self._handle = handle
@@ -51,6 +62,11 @@ class Worker:
         self._writer = SegmentWriter(root / FOLDER, limits, write=write)
         log = PredictionLog(self._writer, settings.log_full)
         self._gateway = Gateway(self._state, log, body_limit=settings.body_limit)
+        self._grpc = None
+        if grpc_port is not None:
+            grpc = load_grpc()
+            service = grpc.InferenceService(self._state, log, self._gateway.answering)
+            self._grpc = grpc.GrpcServer(service, host, grpc_port, body_limit=settings.body_limit)
         id = f"gateway-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self._watcher = Watcher(
             id=id,
@@ -74,6 +90,8 @@ class Worker:
         threading.Thread(target=self._watch_parent, args=(loop, stopping), daemon=True).start()
         threading.Thread(target=self._sync, daemon=True).start()
         self._watcher.start()
+        if self._grpc is not None:
+            await self._grpc.start()
         serving = loop.create_task(server.serve())
         waiting = loop.create_task(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,11 +106,16 @@ class Worker:
     async def _drain(self) -> None:
         """Answer what has come; each answer asks its client to connect anew."""
         self._state.draining = True
+        stopping = None
+        if self._grpc is not None:
+            stopping = asyncio.get_running_loop().create_task(self._grpc.stop(DRAIN_SECONDS))
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
         await asyncio.sleep(QUIET_SECONDS)
         # Polled, so that requests need not tell anybody that they are done.
         while self._state.in_flight and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  (at the end, once)
             await asyncio.sleep(0.02)
+        if stopping is not None:
+            await stopping
 
     def _flush(self, demand: int) -> None:
         self._writer.flush = demand
@@ -121,9 +144,11 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--grpc-port", type=int)
     asked = parser.parse_args()
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
-    asyncio.run(Worker(asked.project, asked.host, asked.port, asked.socket).serve())
+    worker = Worker(asked.project, asked.host, asked.port, asked.socket, grpc_port=asked.grpc_port)
+    asyncio.run(worker.serve())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""gRPC's server inside a gateway worker, in its event loop."""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from trimtab.errors import ConflictError
+from trimtab.serving.grpc_service import InferenceService
+
+LEAST_PING_SECONDS = 5
+"""How often a client may ask whether its connection still stands."""
+
+
+class GrpcServer:
+    """Serves the Open Inference Protocol on a port that other workers share."""
+
+    def __init__(self, service: InferenceService, host: str, port: int, *, body_limit: int) -> None:
+        self._service = service
+        self._address = f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
+        self._body_limit = body_limit
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen; raises ConflictError."""
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", self._body_limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
+            ]
+        )
+        self._server.add_generic_rpc_handlers((self._service.handlers(),))
+        try:
+            self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise ConflictError(
+                f"The gateway's gRPC cannot listen on {self._address}: {error}",
+                hint="Choose another port with the setting gateway_grpc_port.",
+            ) from error
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and give those that are under way `grace` seconds."""
+        if self._server is not None:
+            await self._server.stop(grace)
