@@ -200,5 +200,5 @@ class _Numbers(TypeDecorator[list[int]]):
 
 def _maker(columns: Iterable[str]) -> Callable[[Iterable[Any]], Any]:
     """What makes a row of these columns."""
-    maker: Callable[[Iterable[Any]], Any] = namedtuple("Row", columns)._make  # type: ignore[attr-defined]
+    maker: Callable[[Iterable[Any]], Any] = namedtuple("Row", columns)._make  # type: ignore[attr-defined]  # typeshed hides it
     return maker
