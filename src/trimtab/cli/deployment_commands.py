@@ -8,11 +8,15 @@ import typer
 
 from trimtab.cli.output import say
 from trimtab.cli.project import HERE, Project, open_workspace
-from trimtab.errors import InvalidInputError
+from trimtab.errors import InvalidInputError, RefusedError
 from trimtab.loop.deployment import Deployments
+from trimtab.models.contents import address_of, is_address
 from trimtab.models.policy import Override
 from trimtab.models.registry import Registry
-from trimtab.server.standalone import check_version
+from trimtab.models.runtimes.predictor import load_predictor
+from trimtab.models.versions import ModelVersion
+from trimtab.server.standalone import servable_folder
+from trimtab.workspace import Workspace
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 Reason = Annotated[str, typer.Option(help="Why; it stands in the journal.")]
@@ -46,7 +50,7 @@ def deploy(
         else:
             assert version is not None
             found = registry.get_version(model, version)
-        check_version(workspace, found)
+        _check_version(workspace, found)
         deployments = Deployments(workspace)
         generation = workspace.write(
             lambda tx: deployments.deploy(tx, name, model, found.version, reason=reason, override=override)
@@ -74,3 +78,14 @@ def delete(name: Name, project: Project = HERE, reason: Reason = "") -> None:
         deployments = Deployments(workspace)
         workspace.write(lambda tx: deployments.delete(tx, name, reason=reason))
     say(f"There is no endpoint '{name}' any more.")
+
+
+def _check_version(workspace: Workspace, version: ModelVersion) -> None:
+    """Load a version as a gateway would; raises the reason if that fails."""
+    if is_address(workspace, version.digest):
+        raise RefusedError(
+            f"The files of version {version.version} of '{version.model}' are elsewhere, at "
+            f"{address_of(workspace, version.digest)}.",
+            hint="Fetch them, and register their folder.",
+        )
+    load_predictor(servable_folder(workspace, version.digest)).close()

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import Connection, delete, select
 
 from trimtab.errors import ConflictError, RefusedError, unknown
-from trimtab.loop.records import all_loops, get_applied
+from trimtab.loop.schema import loop_versions_table, loops_table
 from trimtab.models import governance, versions
 from trimtab.models.aliases import CHAMPION
 from trimtab.models.policy import Override
@@ -16,6 +16,12 @@ from trimtab.serving.routes import Arm, Route, single
 from trimtab.serving.schema import endpoints_table, routes_table
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
+
+
+class _Declared(msgspec.Struct):
+    """What of a loop's declaration matters here; the whole takes long to load, and a start is waiting."""
+
+    endpoint: str
 
 
 class Deployments:
@@ -122,12 +128,16 @@ def _routes(connection: Connection, endpoint: str) -> dict[int, Route]:
 
 
 def _check_no_loop(connection: Connection, endpoint: str) -> None:
-    for loop in all_loops(connection):
-        if get_applied(connection, loop.name, loop.version).declaration.endpoint == endpoint:
+    applied = loop_versions_table.c
+    query = select(applied.loop, applied.declaration).join(
+        loops_table, (loops_table.c.name == applied.loop) & (loops_table.c.version == applied.version)
+    )
+    for loop, declaration in connection.execute(query):
+        if msgspec.json.decode(declaration, type=_Declared).endpoint == endpoint:
             raise RefusedError(
-                f"The endpoint '{endpoint}' belongs to the loop '{loop.name}', which decides what answers.",
-                hint=f"Use `trimtab loop trigger {loop.name}` or `trimtab loop rollback {loop.name}`, or "
-                "another endpoint.",
+                f"The endpoint '{endpoint}' belongs to the loop '{loop}', which decides what answers.",
+                hint=f"Use `trimtab loop trigger {loop}` or `trimtab loop rollback {loop}`, or another "
+                "endpoint.",
             )
 
 

@@ -14,7 +14,6 @@ from trimtab.errors import InvalidInputError, NotFoundError, RefusedError
 from trimtab.loop.deployment import Deployments
 from trimtab.models.contents import address_of, is_address, tree_at
 from trimtab.models.registry import Registry
-from trimtab.models.runtimes.predictor import load_predictor
 from trimtab.models.signature import Signature
 from trimtab.models.sources import place_of_source, version_in
 from trimtab.models.specification import read_example, read_specification
@@ -105,17 +104,6 @@ def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
     version = workspace.write(work)
     row = {column: example[column][0] for column in signature.names if column in example}
     return Standing(endpoint, version.model, version.version, row)
-
-
-def check_version(workspace: Workspace, version: ModelVersion) -> None:
-    """Load a version as a gateway would; raises the reason if that fails."""
-    if is_address(workspace, version.digest):
-        raise RefusedError(
-            f"The files of version {version.version} of '{version.model}' are elsewhere, at "
-            f"{address_of(workspace, version.digest)}.",
-            hint="Fetch them, and register their folder.",
-        )
-    load_predictor(servable_folder(workspace, version.digest)).close()
 
 
 def servable_folder(workspace: Workspace, digest: str) -> Path:

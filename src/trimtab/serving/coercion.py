@@ -73,7 +73,7 @@ def coercion_of(column: Column) -> Coerce | None:
         return number
     if column.kind == "boolean":
         return boolean
-    if column.kind == "category" and column.categories and isinstance(column.categories[0], int):
+    if column.kind == "category" and isinstance(column.categories[0], int):
         return whole_number
     return None
 

@@ -82,7 +82,7 @@ def _row(column: Column, example: Any) -> str:
     shown = ", ".join(str(value) for value in column.categories[:MOST_CATEGORIES])
     if len(column.categories) > MOST_CATEGORIES:
         shown += f" and {len(column.categories) - MOST_CATEGORIES} more"
-    kind = column.kind
+    kind: str = column.kind
     if column.categories:
         kind += " of texts" if isinstance(column.categories[0], str) else " of whole numbers"
     cells = (column.name, kind, "yes" if column.nullable else "no", json.dumps(example), shown)
