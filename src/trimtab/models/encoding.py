@@ -80,20 +80,22 @@ class Encoder:
 
     def row_of(self, row: Mapping[str, Any], *, ignore_unknown: bool = False) -> Sequence[float]:
         """The numbers of one row, given by column name. Raises what `rows` and `matrix` do."""
-        try:
-            if self._numbers is not None:
-                numbers: tuple[float, ...] = self._numbers(row)
-                plain = set(map(type, numbers)) == _FLOATS and isfinite(sum(numbers))
-            else:
-                numbers = tuple([encode(row[name]) for name, encode in self._row_plan])
-                plain = True
-            if plain and (ignore_unknown or len(row) == len(self._columns)):
-                return numbers
-        except (KeyError, InvalidInputError):
-            pass  # a column is missing, or the row is refused: which it is, and why, is said below
+        numbers = self._plain_row(row)
+        if numbers is not None and (ignore_unknown or len(row) == len(self._columns)):
+            return numbers
         columns = {name: (value,) for name, value in row.items()}
         self.rows(columns, ignore_unknown=ignore_unknown)
         return self.row(columns)
+
+    def _plain_row(self, row: Mapping[str, Any]) -> tuple[float, ...] | None:
+        """The numbers of a row that has all columns and nothing unusual in them; None for any other."""
+        try:
+            if self._numbers is None:
+                return tuple([encode(row[name]) for name, encode in self._row_plan])
+            numbers: tuple[float, ...] = self._numbers(row)
+        except (KeyError, InvalidInputError):
+            return None  # `rows` and `row` say what is wrong, or take it after all
+        return numbers if set(map(type, numbers)) == _FLOATS and isfinite(sum(numbers)) else None
 
     def matrix(self, columns: Columns, rows: int) -> NDArray[np.float64]:
         """All rows' numbers, shape (rows, columns), C order. `rows` must have accepted `columns`."""
