@@ -21,7 +21,6 @@ from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.openapi import column_schema, document, row_schema
 from trimtab.serving.routes import single
 
-CONFORMS = schemathesis.checks.CHECKS.get_one("response_schema_conformance")
 DIGEST = "b3:" + "0" * 64
 
 
