@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -139,18 +140,35 @@ VALUES = st.one_of(
 )
 
 
+def outcome(work: Callable[[], Iterable[float]]) -> object:
+    try:
+        return [float(value) for value in work()]
+    except InvalidInputError as error:
+        return str(error)
+
+
 @given(st.fixed_dictionaries(dict.fromkeys(SIGNATURE.names, VALUES)))
 def test_one_row_and_a_matrix_agree_on_any_value(row: dict[str, Any]) -> None:
     columns = {name: [value] for name, value in row.items()}
-
-    def outcome(work: Any) -> object:
-        try:
-            return [float(value) for value in work()]
-        except InvalidInputError as error:
-            return str(error)
-
     one, many = outcome(lambda: ENCODER.row(columns)), outcome(lambda: ENCODER.matrix(columns, 1)[0])
     assert one == many or same(one, many)
+    by_name = outcome(lambda: ENCODER.row_of(row))
+    assert by_name == many or same(by_name, many)
+
+
+NUMBERS = Encoder(Signature((Column("a", "number"), Column("b", "number", nullable=True))))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), VALUES), st.booleans())
+def test_a_row_by_name_is_taken_or_refused_as_its_columns_are(row: dict[str, Any], lenient: bool) -> None:
+    columns = {name: [value] for name, value in row.items()}
+
+    def as_columns() -> Iterable[float]:
+        NUMBERS.rows(columns, ignore_unknown=lenient)
+        return NUMBERS.row(columns)
+
+    one, other = outcome(lambda: NUMBERS.row_of(row, ignore_unknown=lenient)), outcome(as_columns)
+    assert one == other or same(one, other)
 
 
 class TestInputs:
