@@ -98,8 +98,8 @@ def headline(bench: Bench) -> None:
     print(
         f"\nover HTTP: medians of {bench.rounds} rounds of {bench.seconds:g} s (or one call, if that takes "
         "longer) for each server in turn,\ndriven by one process of the same MLflow client. Ratios are "
-        "medians of the rounds' ratios; 'most' is that of the null\nserver to stock, which no server can "
-        "surpass with this client. CPU is the processor time of all of a server's\nprocesses during its "
+        "medians of the rounds' ratios; 'most' is that of the null\nserver to stock, about the bound "
+        "that this client sets. CPU is the processor time of all of a server's\nprocesses during its "
         "turns, in milliseconds for a call; 'client' is the client's own, against the null server. 'by CPU'\n"
         "is the ratio of what client and server spend together: what 'x stock' comes to on processors and a "
         "disk that\nnobody else uses."
@@ -119,7 +119,7 @@ def line(bench: Bench, measure: Measure, found: dict[str, list[Turn]]) -> str:
     most = ratio(rates(nothing), rates(stock_side))
     verdicts = []
     if measure.aim is not None:
-        why = f"no server could be over {most:.1f}x here; {parts_of_a_call(ours)}"
+        why = f"the null server reached {most:.1f}x; {parts_of_a_call(ours)}"
         verdicts.append(bench.verdicts.at_least(f"{measure.title} (x stock)", times, measure.aim, why=why))
     if measure.near_null is not None:
         verdicts.append(
