@@ -27,6 +27,10 @@ FAILURES = frozenset({"error INTERNAL_ERROR", "error BAD_REQUEST"})
 """MLflow's server failed, or passed on what its database said: Trimtab says in its own way what is wrong."""
 
 
+_UNORDERED = {"LoggedModel": ["metrics"], "RunInputs": ["model_inputs"], "RunOutputs": ["model_outputs"]}
+"""What comes in whatever order the database has it."""
+
+
 class Both:
     """What one call answered on each side."""
 
@@ -91,20 +95,26 @@ class Pair:
             and name not in LEFT_OUT
             and not name.startswith("_")
         } or {name: each for name, each in vars(value).items() if name.lstrip("_") not in LEFT_OUT}
-        if fields.get("outputs", "") is None:  # a run just made in process has none, one from a server has
-            fields["outputs"] = {"model_outputs": []}
-        if isinstance(value, LoggedModel):  # so too with what it does not have
-            fields |= {"metrics": value.metrics or [], "model_type": value.model_type or ""}
-            fields["source_run_id"] = value.source_run_id or ""
-        if isinstance(value, (ModelVersion, RegisteredModel)):
-            fields["description"] = value.description or ""
-        if isinstance(value, RegisteredModel):
-            fields["aliases"] = {alias: str(version) for alias, version in value.aliases.items()}
-        if isinstance(value, ModelVersion):
-            fields |= {"version": str(value.version), "run_id": value.run_id or ""}
-        if isinstance(value, LoggedModel):  # in whatever order the database had them
-            fields["metrics"] = sorted((self._told(each, side) for each in fields["metrics"]), key=repr)
+        fields |= _evened(value, fields)
+        for name in _UNORDERED.get(type(value).__name__, ()):
+            fields[name] = sorted((self._told(each, side) for each in fields[name]), key=repr)
         return {name: self._told(each, side) for name, each in sorted(fields.items())}
+
+
+def _evened(value: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """What a store in process and a server say in two ways, in one."""
+    if fields.get("outputs", "") is None:  # a run just made in process has none, one from a server has
+        fields["outputs"] = {"model_outputs": []}
+    if isinstance(value, LoggedModel):  # so too with what it does not have
+        fields |= {"metrics": value.metrics or [], "model_type": value.model_type or ""}
+        fields["source_run_id"] = value.source_run_id or ""
+    if isinstance(value, (ModelVersion, RegisteredModel)):
+        fields["description"] = value.description or ""
+    if isinstance(value, RegisteredModel):
+        fields["aliases"] = {alias: str(version) for alias, version in value.aliases.items()}
+    if isinstance(value, ModelVersion):
+        fields |= {"version": str(value.version), "run_id": value.run_id or ""}
+    return fields
 
 
 def _outcome(call: Callable[[MlflowClient, int], Any], client: MlflowClient, side: int) -> Any:
