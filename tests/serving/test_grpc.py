@@ -6,7 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +20,8 @@ from tests.serving.running_gateway import RunningGateway, until
 from tests.serving.tiny_models import version_of
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
+
+Edit = Callable[[service_pb2.ModelInferRequest], object]
 
 MODEL = "rides"
 TOKEN = "let-me-in"
@@ -169,81 +171,63 @@ def test_many_callers_at_once_get_their_own_rows(caller: triton.InferenceServerC
     assert found == alone
 
 
-def changed(**changes: Any) -> service_pb2.ModelInferRequest:
-    request = typed()
-    for name, value in changes.items():
-        setattr(request.inputs[0], name, value)
-    return request
+def shaped(*shape: int) -> Edit:
+    return lambda request: _set(request.inputs[0].shape, shape)
 
 
-def _edited(edit: str) -> service_pb2.ModelInferRequest:
-    request = typed()
-    x = request.inputs[0]
-    match edit:
-        case "negative":
-            x.shape[:] = [-1]
-        case "huge":
-            x.shape[:] = [2**62]
-        case "overflowing":
-            x.shape[:] = [2**62, 2**62]
-        case "no shape":
-            x.shape[:] = []
-        case "no rows":
-            x.shape[:] = [0]
-        case "both":
-            request.raw_input_contents.extend([b"", b"", b""])
-        case "too few raw":
-            request.raw_input_contents.append(bytes(8))
-        case "no text":
-            request.inputs[1].contents.bytes_contents[:] = [b"\xff"]
-        case "too large":
-            x.datatype = "INT8"
-            x.contents.int_contents.append(128)
-        case "not finite":
-            x.contents.fp64_contents[:] = [np.inf]
-        case "raw only":
-            x.datatype = "FP16"
-        case "outputs":
-            request.outputs.add(name="other")
-        case "classification":
-            request.outputs.add(name="prediction").parameters["classification"].int64_param = 1
-        case "key":
-            request.parameters["key"].double_param = 1.5
-        case "twice":
-            request.inputs.append(x)
-        case "nothing":
-            del request.inputs[:]
-    return request
+def _set(field: Any, values: Sequence[Any]) -> None:
+    field[:] = values
 
 
-@pytest.mark.parametrize(
-    ("request_", "words"),
-    [
-        (_edited("negative"), "negative"),
-        (_edited("huge"), "its shape says"),
-        (_edited("overflowing"), "its shape says"),
-        (_edited("no shape"), "shape"),
-        (_edited("no rows"), "no rows"),
-        (_edited("both"), "twice"),
-        (_edited("too few raw"), "1 raw contents for 3 inputs"),
-        (_edited("no text"), "UTF-8"),
-        (_edited("too large"), "INT8 does not hold"),
-        (_edited("not finite"), "inf"),
-        (_edited("raw only"), "raw"),
-        (_edited("outputs"), "no output 'other'"),
-        (_edited("classification"), "classification"),
-        (_edited("key"), "key"),
-        (_edited("twice"), "twice"),
-        (_edited("nothing"), "no input tensors"),
-        (changed(datatype="FP128"), "FP128"),
-        (changed(name="y"), "'x'"),
-    ],
-)
+def datatyped(datatype: str, value: int | None = None) -> Edit:
+    def edit(request: service_pb2.ModelInferRequest) -> None:
+        request.inputs[0].datatype = datatype
+        request.inputs[0].contents.int_contents.extend([] if value is None else [value])
+
+    return edit
+
+
+REFUSED: list[tuple[str, Edit]] = [
+    ("negative", shaped(-1)),
+    ("its shape says", shaped(2**62)),
+    ("its shape says", shaped(2**62, 2**62)),
+    ("has the shape []", shaped()),
+    ("of 1000 dimensions", shaped(*[1] * 1000)),
+    ("no rows", shaped(0)),
+    ("twice", lambda request: request.raw_input_contents.extend([b""] * 3)),
+    ("1 raw contents for 3 inputs", lambda request: request.raw_input_contents.append(bytes(8))),
+    ("UTF-8", lambda request: _set(request.inputs[1].contents.bytes_contents, [b"\xff"])),
+    ("inf", lambda request: _set(request.inputs[0].contents.fp64_contents, [np.inf])),
+    ("INT8 does not hold", datatyped("INT8", 128)),
+    ("no raw contents", datatyped("FP16")),
+    ("FP128", datatyped("FP128")),
+    ("twice", lambda request: request.inputs.append(request.inputs[0])),
+    ("no input tensors", lambda request: request.ClearField("inputs")),
+    ("no output 'other'", lambda request: request.outputs.add(name="other")),
+    (
+        "classification",
+        lambda request: (
+            request.outputs.add(name="prediction")
+            .parameters["classification"]
+            .MergeFrom(service_pb2.InferParameter(int64_param=1))
+        ),
+    ),
+    ("key", lambda request: request.parameters["key"].MergeFrom(service_pb2.InferParameter(double_param=1))),
+    (
+        "'x'",
+        lambda request: request.inputs[0].MergeFrom(service_pb2.ModelInferRequest.InferInputTensor(name="y")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "edit"), REFUSED)
 def test_what_the_model_cannot_take_is_an_invalid_argument(
-    stub: service_pb2_grpc.GRPCInferenceServiceStub, request_: service_pb2.ModelInferRequest, words: str
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, words: str, edit: Edit
 ) -> None:
+    request = typed()
+    edit(request)
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(request_)
+        stub.ModelInfer(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert words in caught.value.details()
 
@@ -296,14 +280,16 @@ def test_the_repository_lists_and_loads_and_does_not_unload(caller: triton.Infer
 
 
 def test_a_token_is_wanted_for_all_but_health(served: Served) -> None:
-    with start(served, TRIMTAB_TOKEN=TOKEN) as running:
-        with triton.InferenceServerClient(address(running.until_ready())) as client:
-            until(lambda: answers(client))
-            for headers in (None, {"authorization": "Bearer wrong"}):
-                with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
-                    client.infer(MODEL, inputs(columns(1)), headers=headers)
-            found = client.infer(MODEL, inputs(columns(1)), headers={"authorization": f"Bearer {TOKEN}"})
-            assert found.as_numpy("prediction").shape == (1,)
+    with (
+        start(served, TRIMTAB_TOKEN=TOKEN) as running,
+        triton.InferenceServerClient(address(running.until_ready())) as client,
+    ):
+        until(lambda: answers(client))
+        for headers in (None, {"authorization": "Bearer wrong"}):
+            with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+                client.infer(MODEL, inputs(columns(1)), headers=headers)
+        found = client.infer(MODEL, inputs(columns(1)), headers={"authorization": f"Bearer {TOKEN}"})
+        assert found.as_numpy("prediction").shape == (1,)
 
 
 def test_workers_share_the_port_and_another_gateway_does_not(

@@ -140,11 +140,12 @@ def test_values_that_are_none_are_refused_as_in_json(
 
 def test_what_is_not_served_is_refused_clearly(caller: triton.InferenceServerClient) -> None:
     given = inputs(columns(1), binary=True)
-    for words, options in {
+    refused: dict[str, dict[str, Any]] = {
         "classification": {"outputs": [triton.InferRequestedOutput("prediction", class_count=2)]},
         "sequence": {"sequence_id": 7, "sequence_start": True},
         "no output 'other'": {"outputs": [triton.InferRequestedOutput("other")]},
-    }.items():
+    }
+    for words, options in refused.items():
         with pytest.raises(InferenceServerException, match=words):
             caller.infer(MODEL, given, **options)
     shared = triton.InferInput("x", [1], "FP64")

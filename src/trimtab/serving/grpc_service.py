@@ -27,7 +27,7 @@ from trimtab.serving.open_inference_models import (
     repository_index,
     server_metadata,
 )
-from trimtab.serving.open_inference_tensors import columns_of, refuse_unserved
+from trimtab.serving.open_inference_tensors import refuse_unserved, rows_of
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.questions import Question
@@ -200,10 +200,12 @@ class InferenceService:
             refuse_unserved(parameters_of(asked.outputs[0].parameters), f"The output '{OUTPUT}'")
         key, deadline = key_and_deadline(parameters_of(asked.parameters), call.started)
         predictor = endpoint.predictors[place_of(endpoint, version)]
+        rows = rows_of(read_tensors(asked), predictor.signature)
         answer = await self._answering(view.ids).answer(
             Question(
                 endpoint=endpoint,
-                columns=columns_of(read_tensors(asked), predictor.signature),
+                columns=rows.columns,
+                row=rows.row,
                 at=at,
                 started=call.started,
                 key=key,

@@ -33,7 +33,7 @@ from trimtab.serving.open_inference_models import (
     server_metadata,
 )
 from trimtab.serving.open_inference_requests import JSON_LENGTH, InferRequest, RequestedOutput, read_request
-from trimtab.serving.open_inference_tensors import Parameters, columns_of, refuse_unserved
+from trimtab.serving.open_inference_tensors import Parameters, refuse_unserved, rows_of
 from trimtab.serving.questions import Answer, Question
 from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
 
@@ -168,10 +168,12 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         refuse_unserved(asked.outputs[0].parameters or {}, f"The output '{OUTPUT}'")
     key, deadline = key_and_deadline(asked.parameters, request.started)
     predictor = endpoint.predictors[place_of(endpoint, version)]
+    rows = rows_of(tensors, predictor.signature)
     answer = await request.answering.answer(
         Question(
             endpoint=endpoint,
-            columns=columns_of(tensors, predictor.signature),
+            columns=rows.columns,
+            row=rows.row,
             at=request.at,
             started=request.started,
             key=key,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,13 @@ class GivenTensor(NamedTuple):
     shape: Sequence[int]
     datatype: str
     values: Values
+
+
+class GivenRows(NamedTuple):
+    """The rows of a request: as `columns`, or one of them as `row` by column name."""
+
+    columns: Mapping[str, Values] = MappingProxyType({})
+    row: dict[str, Any] | None = None
 
 
 def datatype_of(column: Column) -> str:
@@ -73,24 +81,31 @@ def flat(name: str, shape: Sequence[int], data: list[Any]) -> list[Any]:
     return data
 
 
-def columns_of(tensors: Sequence[GivenTensor], signature: Signature) -> dict[str, Values]:
-    """The columns that a request's tensors are; raises InvalidInputError."""
+def rows_of(tensors: Sequence[GivenTensor], signature: Signature) -> GivenRows:
+    """The rows that a request's tensors are; raises InvalidInputError."""
     if not tensors:
         raise InvalidInputError("The request has no input tensors.", hint="Send one for each column.")
     if len(tensors) == 1 and len(tensors[0].shape) == 2 and signature.get(tensors[0].name) is None:
         return _split(tensors[0], signature)
     columns: dict[str, Values] = {}
-    for tensor in tensors:
-        shape, values = tensor.shape, tensor.values
+    single = True
+    for name, shape, _, values in tensors:
         if len(shape) == 2 and shape[1] != 1:
             raise InvalidInputError(
-                f"The tensor '{tensor.name}' has the shape {list(shape)}.",
-                hint="A column's is [rows] or [rows, 1].",
+                f"The tensor '{name}' has the shape {list(shape)}.", hint="A column's is [rows] or [rows, 1]."
             )
-        columns[tensor.name] = values if isinstance(values, list) or len(values) > 1 else values.tolist()
+        columns[name] = values
+        single = single and len(values) == 1
     if len(columns) != len(tensors):
         raise InvalidInputError("An input tensor is given twice.")
-    return columns
+    if single:
+        return GivenRows(
+            row={
+                name: values[0] if isinstance(values, list) else values.item()
+                for name, values in columns.items()
+            }
+        )
+    return GivenRows(columns)
 
 
 def refuse_unserved(parameters: Mapping[str, Any], what: str) -> None:
@@ -113,7 +128,7 @@ def refuse_unserved(parameters: Mapping[str, Any], what: str) -> None:
             )
 
 
-def _split(tensor: GivenTensor, signature: Signature) -> dict[str, Values]:
+def _split(tensor: GivenTensor, signature: Signature) -> GivenRows:
     for column in signature.columns:
         if column.kind != "number":
             raise InvalidInputError(
@@ -130,20 +145,18 @@ def _split(tensor: GivenTensor, signature: Signature) -> dict[str, Values]:
     values = tensor.values
     if rows == 1:
         cells = values if isinstance(values, list) else values.tolist()
-        return {name: [cell] for name, cell in zip(names, cells, strict=True)}
+        return GivenRows(row=dict(zip(names, cells, strict=True)))
     if isinstance(values, list):
         if tensor.datatype in {"BOOL", "BYTES"}:
-            return {name: values[place::width] for place, name in enumerate(names)}
+            return GivenRows({name: values[place::width] for place, name in enumerate(names)})
         values = _numbers(tensor.name, values)
     matrix = values.reshape(rows, width)
-    return {name: matrix[:, place] for place, name in enumerate(names)}
+    return GivenRows({name: matrix[:, place] for place, name in enumerate(names)})
 
 
 def _numbers(name: str, values: list[Any]) -> NDArray[np.float64]:
     try:
-        return np.array(
-            values, dtype=np.float64
-        )  # null becomes NaN, which the model's encoder takes as missing
+        return np.array(values, dtype=np.float64)  # null becomes NaN, which is taken as missing
     except (ValueError, TypeError):
         raise InvalidInputError(f"The data of the tensor '{name}' are nested unevenly.") from None
     except OverflowError:
