@@ -12,8 +12,16 @@ import typer
 
 from trimtab.cli.group import single_command
 from trimtab.cli.output import say
-from trimtab.config import STATE_FOLDER, load_settings
-from trimtab.server.standalone import Standing, check_folder, home_of, is_model_address, open_home, stand
+from trimtab.config import FILE_NAME, load_settings
+from trimtab.server.standalone import (
+    Standing,
+    check_folder,
+    is_model_address,
+    open_project,
+    project_for,
+    stand,
+)
+from trimtab.serving.access import access_for, check_binding, token_hashes
 from trimtab.serving.gateway import run_gateway
 from trimtab.serving.listener import listen
 
@@ -53,20 +61,24 @@ def serve(
     """
     if not is_model_address(model):
         check_folder(Path(model))
-    folder, temporary = home_of(model, project)
-    settings = load_settings(folder)
+    folder = project_for(model, project)
+    settings = load_settings(folder or Path())
     host = settings.host if host is None else host
     port = settings.gateway_port if port is None else port
-    # Looked at before anything is changed; the gateway opens it again.
+    # All is looked at before anything is changed; the gateway looks again.
+    if folder is None or not (folder / FILE_NAME).exists():
+        check_binding(host, access_for(settings, host, ()))
     listen(host, port, who="gateway", option="--port").close()
-    with open_home(folder) as workspace:
+    with open_project(folder) as workspace:
+        with workspace.read() as connection:
+            check_binding(host, access_for(settings, host, token_hashes(connection)))
         standing = stand(workspace, model, name)
+        home, state = workspace.project, workspace.root
     say(f"Version {standing.version} of '{standing.model}' stands behind the endpoint '{standing.endpoint}'.")
-    state = folder.resolve() / STATE_FOLDER
-    say(f"Its log is in {state}{' (temporary: name another folder with --dir)' if temporary else ''}.")
+    say(f"Its log is in {state}{'' if folder else ' (temporary: name another folder with --dir)'}.")
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.WARNING)
     run_gateway(
-        folder, host, port, workers, grpc_port=grpc_port, listening=lambda address: _tell(address, standing)
+        home, host, port, workers, grpc_port=grpc_port, listening=lambda address: _tell(address, standing)
     )
 
 

@@ -39,31 +39,25 @@ def is_model_address(model: str) -> bool:
     return _ADDRESS.fullmatch(model) is not None
 
 
-def home_of(model: str, folder: Path | None) -> tuple[Path, bool]:
-    """The project folder in which a MODEL is served, and whether it was made for that and nothing else.
-
-    It is `folder`, if that is given, and else the current folder where that is a project. A folder of a model
-    elsewhere gets a workspace of its own, in the folder for temporary files. Raises NotFoundError where there
-    is no project to look an address up in.
-    """
-    folder = Path() if folder is None and (Path() / FILE_NAME).exists() else folder
-    if folder is None:
-        if is_model_address(model):
-            raise NotFoundError(
-                f"There is no Trimtab project here to look '{model}' up in (no {FILE_NAME}).",
-                hint="Name its folder with --dir.",
-            )
-        return Path(tempfile.mkdtemp(prefix="trimtab-serve-")), True
-    if is_model_address(model) and not (folder / FILE_NAME).exists():
+def project_for(model: str, folder: Path | None) -> Path | None:
+    """The project folder in which a MODEL is served: `folder`, or else the current one if it is a project;
+    None for the folder of a model where there is neither. Raises NotFoundError where there is no project to
+    look an address up in."""
+    if folder is None and (Path() / FILE_NAME).exists():
+        return Path()
+    if is_model_address(model) and (folder is None or not (folder / FILE_NAME).exists()):
         raise NotFoundError(
-            f"There is no Trimtab project in {folder} (no {FILE_NAME}), to look '{model}' up in.",
-            hint="Name its folder with --dir.",
+            f"There is no Trimtab project in {folder or Path().resolve()} (no {FILE_NAME}).",
+            hint=f"Name the folder of the one to look '{model}' up in with --dir.",
         )
-    return folder, False
+    return folder
 
 
-def open_home(folder: Path) -> Workspace:
-    """The workspace of a project folder; made if there is none."""
+def open_project(folder: Path | None) -> Workspace:
+    """The workspace of a project folder; made if there is none. None stands for a new folder among the
+    temporary files."""
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="trimtab-serve-"))
     return Workspace.open(folder) if (folder / FILE_NAME).exists() else Workspace.create(folder)
 
 

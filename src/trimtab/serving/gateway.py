@@ -33,9 +33,11 @@ def run_gateway(
     *,
     grpc_port: int | None = None,
     lifeline: int | None = None,
+    listening: Callable[[str], None] | None = None,
 ) -> NoReturn:
     """Turn this process into the gateway of a project, which runs until SIGTERM or SIGINT and does not come
-    back; None means the settings' value. It ends when the pipe `lifeline` is closed at its other end.
+    back; None means the settings' value. It ends when the pipe `lifeline` is closed at its other end. Before
+    it begins, `listening` is told its address as "HOST:PORT".
 
     Raises NotFoundError if there is no project, RefusedError for an address beyond loopback without a token,
     ConflictError if a port is taken, MissingExtraError for a port for gRPC where that is not installed.
@@ -59,6 +61,8 @@ def run_gateway(
             # It stays open in what this process becomes, which need not know of it.
             grpc_port = sockets.enter_context(hold_port(host, grpc_port)).getsockname()[1]
             _log.info("serving gRPC on %s:%s", host, grpc_port)
+        if listening is not None:
+            listening(f"{host}:{listener.getsockname()[1]}")
         os.execv(  # noqa: S606  (our own interpreter)
             sys.executable,
             [
