@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -41,7 +42,7 @@ def home(tmp_path: Path, model: Path) -> Path:
         workspace.write(lambda tx: registry.create_model(tx, "rides"))
         for folder in (model, tmp_path / "2"):
             digest = workspace.blobs.put_tree(folder)
-            workspace.write(lambda tx, digest=digest: registry.register(tx, "rides", digest))
+            workspace.write(partial(registry.register, name="rides", digest=digest))
         workspace.write(lambda tx: registry.set_alias(tx, "rides", "fast", 2))
     return tmp_path / "home"
 

@@ -22,7 +22,7 @@ TABLE = {"x": [1, 3], "y": [2, None]}
 
 
 def test_one_table_has_the_same_columns_in_every_format() -> None:
-    rows = [[1, 2], [3, None]]
+    rows: list[list[Any]] = [[1, 2], [3, None]]
     records = [{"x": 1, "y": 2}, {"x": 3}]
     assert from_split(SplitFrame(rows, ["x", "y"], [7, 8]), []) == TABLE
     assert from_split(SplitFrame(rows), NAMES) == TABLE

@@ -67,15 +67,14 @@ def whole_number(value: Any) -> Any:
     return value
 
 
+_BY_KIND: dict[str, Coerce] = {"number": number, "boolean": boolean}
+
+
 def coercion_of(column: Column) -> Coerce | None:
     """What is done to each value of a column, or None if nothing is."""
-    if column.kind == "number":
-        return number
-    if column.kind == "boolean":
-        return boolean
-    if column.kind == "category" and isinstance(column.categories[0], int):
+    if column.categories and isinstance(column.categories[0], int):
         return whole_number
-    return None
+    return _BY_KIND.get(column.kind)
 
 
 class Coercion:
