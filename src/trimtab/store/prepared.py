@@ -93,10 +93,12 @@ class _Compiled:
         )
         self._dialect = dialect
         self.failures: type[Exception] = dialect.loaded_dbapi.Error
+        # Numbers and texts go to both drivers, and come from them, as they are; our own types convert.
         self._converters = {
             name: convert
             for name, bind in compiled.binds.items()
-            if (convert := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+            if isinstance(bind.type, TypeDecorator)
+            and (convert := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
         }
         self._constants = {
             name: bind.value if name not in self._converters else self._converters[name](bind.value)
@@ -114,7 +116,6 @@ class _Compiled:
         if isinstance(statement, Select):
             selected = statement.selected_columns
             self._row = _maker(selected.keys())
-            # Numbers and texts come from both drivers as they are; our own types convert.
             self._results = [
                 (place, convert)
                 for place, column in enumerate(selected)

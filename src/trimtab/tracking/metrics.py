@@ -37,6 +37,7 @@ PLAIN = 0
 """Encoding of a chunk: all steps, then all times (both int64), then all values (float64), little-endian."""
 
 _NAMES_AT_ONCE = 500
+_ONE = struct.Struct("<qqd").pack
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -77,6 +78,9 @@ def pack(steps: Sequence[int], times: Sequence[int], values: Sequence[float]) ->
     """Pack the points of one key, given as columns of one length: steps of 64 bits, times in microseconds
     since 1970."""
     count = len(steps)
+    if count == 1:
+        step, at, value = steps[0], times[0], values[0]
+        return Packed(1, step, step, _ONE(step, at, value), (step, at, value))
     data = struct.pack(f"<{count}q{count}q{count}d", *steps, *times, *values)
     last = max(zip(steps, times, map(_comparable, values), values, strict=True))
     return Packed(count, min(steps), max(steps), data, (last[0], last[1], last[3]))

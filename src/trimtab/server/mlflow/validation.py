@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ _KEY = re.compile(r"[/\w.\- :]*")
 
 def key_of(key: str, path: str = "key") -> str:
     """`key`, if it can name a metric, a param or a tag."""
+    if _is_key(key):
+        return key
     if _KEY.fullmatch(key) is None:
         raise InvalidInputError(
             f"Invalid value {key!r:.300} for parameter '{path}' supplied: Names may only contain "
@@ -39,6 +42,18 @@ def key_of(key: str, path: str = "key") -> str:
     if len(key) > LONGEST_KEY:
         raise InvalidInputError(f"'{path}' exceeds the maximum length of {LONGEST_KEY} characters")
     return key
+
+
+@functools.lru_cache(maxsize=32_768)
+def _is_key(key: str) -> bool:
+    """Whether a key can name a metric, a param or a tag; the same few come again and again."""
+    return (
+        len(key) <= LONGEST_KEY
+        and _KEY.fullmatch(key) is not None
+        and posixpath.normpath(key) == key
+        and key != "."
+        and not key.startswith(("..", "/"))
+    )
 
 
 def params_of(params: Sequence[KeyValue]) -> dict[str, str]:
