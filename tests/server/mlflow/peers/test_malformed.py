@@ -93,7 +93,7 @@ def spoil(draw: st.DrawFn, message: dict[str, Any]) -> None:
     if draw(st.integers(0, 4)) == 0:
         del holder[last]
     else:
-        holder[last] = draw(VALUES)
+        holder[last] = copy.deepcopy(draw(VALUES))  # a second mistake may change it
 
 
 def wrecked(draw: st.DrawFn, body: bytes) -> bytes:
