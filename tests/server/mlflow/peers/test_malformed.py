@@ -82,9 +82,8 @@ def spoil(draw: st.DrawFn, message: dict[str, Any]) -> None:
     """Change one place of a message, leave it out, or add something."""
     all_places = places(message)
     if not all_places or draw(st.integers(0, 9)) == 0:
-        message[draw(st.text(max_size=5) | st.sampled_from(["filter", "max_results", "page_token"]))] = draw(
-            VALUES
-        )
+        name = st.text(max_size=5) | st.sampled_from(["filter", "max_results", "page_token"])
+        message[draw(name)] = copy.deepcopy(draw(VALUES))
         return
     *above, last = draw(st.sampled_from(all_places))
     holder: Any = message
