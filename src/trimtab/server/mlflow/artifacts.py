@@ -10,7 +10,6 @@ from functools import partial
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -83,8 +82,9 @@ class Artifacts:
         if scope["method"] == "PUT" and path.startswith(STREAMED):
             response = await self._taken(scope, path, receive)
         else:
-            body = await whole_body(receive)
-            response = await run_in_threadpool(guarded, path, lambda: self._answer(scope, path, body))
+            body = await whole_body(scope, receive)
+            work = partial(self._answer, scope, path, body)
+            response = await self._door.threads.run(guarded, path, work)
         await response(scope, receive, send)
 
     def _answer(self, scope: Scope, path: str, body: bytes) -> Response:
@@ -149,18 +149,18 @@ class Artifacts:
             assert draft is not None
             enter(self._door.caller(actor).workspace, path, draft.keep(), draft.size)
 
-        if (draft := await run_in_threadpool(begin)) is not None:
+        if (draft := await self._door.threads.run(begin)) is not None:
             with draft:
                 await body.into(draft, first)
-                await run_in_threadpool(end)
+                await self._door.threads.run(end)
         return _json({})
 
     async def _part(self, path: str, body: Body) -> Response:
         """Keep a part of an upload."""
         name, number = multipart.part_of(path)
-        with await run_in_threadpool(self._uploads.part, name, number) as draft:
+        with await self._door.threads.run(self._uploads.part, name, number) as draft:
             await body.into(draft)
-            digest = await run_in_threadpool(draft.keep)
+            digest = await self._door.threads.run(draft.keep)
         return Response(headers={"ETag": f'"{digest.partition(":")[2]}"'})
 
 

@@ -7,15 +7,14 @@ validation by a framework cost is more than what most of them do.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import json
 import logging
 import re
+import time
 import typing
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -25,6 +24,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from trimtab.errors import InvalidInputError, TrimtabError
 from trimtab.server.mlflow.errors import EndpointMissingError, answer, answer_mlflow_error
+from trimtab.server.mlflow.threads import Threads
+from trimtab.store.replay import StoreClock
+from trimtab.store.sqlite import SqliteDatabase
 from trimtab.tracking import experiments
 from trimtab.tracking.metrics import MetricWriter
 from trimtab.workspace import Workspace
@@ -35,6 +37,15 @@ _log = logging.getLogger(__name__)
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
+
+BODY = "trimtab.body"
+"""Where a scope has the body, if it was read already."""
+
+QUICK = frozenset({("GET", "runs/get"), ("GET", "experiments/get"), ("GET", "experiments/get-by-name")})
+"""Reads of a few rows."""
+
+CLOCK_SECONDS = 0.05
+"""How late a server may hear of the beginning of a replay."""
 
 THREADS = 32
 """Requests that are worked on at once: as many as the store has connections."""
@@ -51,12 +62,19 @@ class Door:
         self.workspace = workspace
         self.writer = MetricWriter(workspace.database)
         self.sequence = itertools.count(1)
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
+        self.threads = Threads(THREADS, "mlflow")
+        # A look into a file is quicker than the way to a thread and back; one over the network may hang.
+        self.reads_at_once = isinstance(workspace.database, SqliteDatabase)
         self._has_default = False
+        self._looked_at = 0.0
 
     def caller(self, actor: str) -> Caller:
         """The workspace in somebody's name. Makes the experiment 0 when first asked."""
-        self.workspace.clock.refresh()
+        clock, now = self.workspace.clock, time.monotonic()
+        # In real time there is nothing to catch up with, until a replay begins.
+        if now - self._looked_at > CLOCK_SECONDS or not isinstance(clock, StoreClock) or clock.replay:
+            clock.refresh()
+            self._looked_at = now
         if not self._has_default:
             self.workspace.acting_as("mlflow").write(experiments.make_default)
             self._has_default = True
@@ -105,11 +123,15 @@ class Protocol:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = await whole_body(receive)
-        response = await asyncio.get_running_loop().run_in_executor(
-            self._door.threads, self._answer, scope, body
+        body = await whole_body(scope, receive)
+        if self._door.reads_at_once and (scope["method"], scope["path"].removeprefix(self._prefix)) in QUICK:
+            response = self._answer(scope, body)
+        else:
+            response = await self._door.threads.run(self._answer, scope, body)
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
         )
-        await response(scope, receive, send)
+        await send({"type": "http.response.body", "body": response.body})
 
     def _answer(self, scope: Scope, body: bytes) -> Response:
         path = scope["path"].removeprefix(self._prefix)
@@ -141,8 +163,10 @@ def guarded(what: str, work: Callable[[], Response]) -> Response:
         return answer(500, "INTERNAL_ERROR", "Something went wrong within the server; its log says what.")
 
 
-async def whole_body(receive: Receive) -> bytes:
+async def whole_body(scope: Scope, receive: Receive) -> bytes:
     """The body of a request, which was limited before."""
+    if (known := scope.get(BODY)) is not None:
+        return bytes(known)
     parts: list[bytes] = []
     while True:
         message: Message = await receive()
