@@ -17,12 +17,16 @@ from trimtab.serving.open_inference_tensors import (
     Parameters,
     Values,
     flat,
+    numbers,
     refuse_unserved,
     size_of,
 )
 from trimtab.serving.requests import Headers, decoded
 
 JSON_LENGTH = "Inference-Header-Content-Length"
+
+FEW = 16
+"""So many numbers are not worth an array."""
 
 _JSON_LENGTH = JSON_LENGTH.lower()
 
@@ -184,4 +188,6 @@ def _given(tensor: _Input, raw: memoryview | None = None) -> GivenTensor:
         )
     else:
         values = flat(name, shape, data)
+        if len(values) > FEW and isinstance(tensor, _Floats):
+            values = numbers(name, values)
     return GivenTensor(name, shape, datatype, values)

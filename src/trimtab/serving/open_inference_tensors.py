@@ -81,6 +81,16 @@ def flat(name: str, shape: Sequence[int], data: list[Any]) -> list[Any]:
     return data
 
 
+def numbers(name: str, values: list[Any]) -> NDArray[np.float64]:
+    """JSON numbers as an array, null as NaN, which is taken as missing. Raises InvalidInputError."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (ValueError, TypeError):
+        raise InvalidInputError(f"The data of the tensor '{name}' are nested unevenly.") from None
+    except OverflowError:
+        raise InvalidInputError(f"The tensor '{name}' has a number that is too large.") from None
+
+
 def rows_of(tensors: Sequence[GivenTensor], signature: Signature) -> GivenRows:
     """The rows that a request's tensors are; raises InvalidInputError."""
     if not tensors:
@@ -149,15 +159,6 @@ def _split(tensor: GivenTensor, signature: Signature) -> GivenRows:
     if isinstance(values, list):
         if tensor.datatype in {"BOOL", "BYTES"}:
             return GivenRows({name: values[place::width] for place, name in enumerate(names)})
-        values = _numbers(tensor.name, values)
+        values = numbers(tensor.name, values)
     matrix = values.reshape(rows, width)
     return GivenRows({name: matrix[:, place] for place, name in enumerate(names)})
-
-
-def _numbers(name: str, values: list[Any]) -> NDArray[np.float64]:
-    try:
-        return np.array(values, dtype=np.float64)  # null becomes NaN, which is taken as missing
-    except (ValueError, TypeError):
-        raise InvalidInputError(f"The data of the tensor '{name}' are nested unevenly.") from None
-    except OverflowError:
-        raise InvalidInputError(f"The tensor '{name}' has a number that is too large.") from None
