@@ -12,12 +12,13 @@ header (`text/csv`, `application/csv`; without one if the content type says `hea
 there are several rows. The request's header Trimtab-Key keeps a caller with one version. `params` are
 ignored, as MLflow does for a model that has none. Errors are {"error_code", "message"}.
 
-How values are read is told in `trimtab.serving.coercion`. What differs from `mlflow models serve`, beside
-that: what does not suit the signature is the client's mistake and answers 400, where MLflow answers 500 for
-some of it; a prediction that is no number is null, where MLflow writes NaN, which is not JSON; a request
-without rows is refused; columns that the model does not have are passed over (and named in the header
-Trimtab-Ignored-Columns) only where none of its own is missing; rows without names are taken in the
-signature's order; Parquet is not taken.
+How values are read is told in `trimtab.serving.coercion`. What differs from `mlflow models serve` beside
+that, on purpose, since each would turn a mistake into a prediction: a missing value, a row that is too short
+and Infinity are refused where the signature does not allow them (MLflow makes false of a missing truth value,
+and missing values of what a row lacks); unknown columns are passed over, as MLflow does, and named in the
+header Trimtab-Ignored-Columns, but only where none of the model's own is missing. And for convenience: rows
+without names are taken in the signature's order, also where they hold texts; a prediction that is no number
+is null, where MLflow writes NaN, which is not JSON. Parquet is not taken.
 """
 
 from __future__ import annotations
@@ -83,7 +84,6 @@ class Invocation(msgspec.Struct, frozen=True):
     dataframe_records: list[Any] | msgspec.UnsetType = msgspec.UNSET
     instances: Any = msgspec.UNSET
     inputs: Any = msgspec.UNSET
-    params: dict[str, Any] | None = None
 
 
 class Predictions(msgspec.Struct, frozen=True):
