@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from trimtab import errors
 from trimtab.config import FILE_NAME, Settings
 from trimtab.models import gates
 from trimtab.server import datasets, journal, loops, models, status
-from trimtab.serving import open_inference, plain_json
+from trimtab.serving import invocations, open_inference, plain_json, tensorflow_serving
 from trimtab.statistics.metrics import names as metric_names
 
 cli = importlib.import_module("trimtab.cli.main")  # its package exports the function of that name
@@ -281,7 +282,10 @@ def _http() -> Iterator[str]:
     rows = [
         ("GET", "/health", "200 once it is ready to answer"),
         ("GET", "/v1/status", "routes, the store, and what the prediction log took, refused or dropped"),
-        *_plain_routes(),
+        *_listed_routes(plain_json, bodies=True),
+        *_listed_routes(invocations),
+        *_listed_routes(tensorflow_serving),
+        ("GET", "/openapi.json", "an OpenAPI document of all endpoints"),
         *_inference_routes(),
     ]
     yield from _table(["", "path", ""], [(method, f"`{path}`", what) for method, path, what in rows])
@@ -324,17 +328,18 @@ def _field_default(field: Any) -> str:
     )
 
 
-def _plain_routes() -> Iterator[tuple[str, str, str]]:
-    """The routes that the plain protocol's own description lists."""
-    lines = [line[4:] for line in (plain_json.__doc__ or "").splitlines() if line.startswith("    ")]
+def _listed_routes(protocol: ModuleType, *, bodies: bool = False) -> Iterator[tuple[str, str, str]]:
+    """The routes that a protocol's own description lists; `bodies` if it tells what a POST takes."""
+    lines = [line[4:] for line in (protocol.__doc__ or "").splitlines() if line.startswith("    ")]
     route = ("", "", "")
     for line in lines:
         found = re.match(r"(GET|POST)\s+(\S+)\s+(.*)", line)
         if found is not None:
             if route[0]:
                 yield route
-            what = found[3] if found[1] == "GET" else f"`{found[3].strip()}`"
-            route = (found[1], found[2].replace("NAME", "{name}"), what.replace("|", "\\|"))
+            what = f"`{found[3].strip()}`" if bodies and found[1] == "POST" else found[3]
+            path = re.sub(r"\b(NAME|LABEL|N)\b", lambda word: f"{{{word[0].lower()}}}", found[2])
+            route = (found[1], path, what.replace("|", "\\|"))
         else:
             route = (route[0], route[1], f"{route[2]} {line.strip()}")
     yield route
