@@ -157,6 +157,17 @@ def test_who_asks_with_contents_is_answered_with_contents(
     assert list(told.outputs[0].shape) == [rows]
 
 
+def test_raw_and_typed_contents_may_stand_side_by_side(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    mixed = typed(2)
+    expected = list(stub.ModelInfer(mixed).outputs[0].contents.fp64_contents)
+    mixed.inputs[0].ClearField("contents")
+    mixed.raw_input_contents.append(columns(2)["x"].tobytes())
+    told = stub.ModelInfer(mixed)
+    assert np.frombuffer(told.raw_output_contents[0]).tolist() == expected
+
+
 def test_many_callers_at_once_get_their_own_rows(caller: triton.InferenceServerClient) -> None:
     given = {x: inputs({**columns(1), "x": np.array([x / 10])}) for x in range(100)}
     alone = {x: caller.infer(MODEL, tensors).as_numpy("prediction")[0] for x, tensors in given.items()}
@@ -194,8 +205,8 @@ REFUSED: list[tuple[str, Edit]] = [
     ("has the shape []", shaped()),
     ("of 1000 dimensions", shaped(*[1] * 1000)),
     ("no rows", shaped(0)),
-    ("twice", lambda request: request.raw_input_contents.extend([b""] * 3)),
-    ("1 raw contents for 3 inputs", lambda request: request.raw_input_contents.append(bytes(8))),
+    ("3 raw contents for 0 inputs", lambda request: request.raw_input_contents.extend([b""] * 3)),
+    ("1 raw contents for 0 inputs", lambda request: request.raw_input_contents.append(bytes(8))),
     ("UTF-8", lambda request: _set(request.inputs[1].contents.bytes_contents, [b"\xff"])),
     ("inf", lambda request: _set(request.inputs[0].contents.fp64_contents, [np.inf])),
     ("INT8 does not hold", datatyped("INT8", 128)),

@@ -35,14 +35,18 @@ _ARRAYS = {"FP32": np.float32, "FP64": np.float64}
 def read_tensors(asked: Any) -> list[GivenTensor]:
     """The tensors of a ModelInferRequest; raises InvalidInputError."""
     raws = asked.raw_input_contents
-    if not raws:
-        return [_given(tensor, None) for tensor in asked.inputs]
-    if len(raws) != len(asked.inputs):
+    # KServe's client sends the inputs that it has as lists with contents, and the others raw.
+    bare = [not tensor.contents.ByteSize() for tensor in asked.inputs] if raws else []
+    if len(raws) != sum(bare):
         raise InvalidInputError(
-            f"There are {len(raws)} raw contents for {len(asked.inputs)} inputs.",
-            hint="Send one for each input, or contents in the inputs and no raw ones.",
+            f"There are {len(raws)} raw contents for {sum(bare)} inputs without contents.",
+            hint="Send one for each of these, in their order.",
         )
-    return [_given(tensor, raw) for tensor, raw in zip(asked.inputs, raws, strict=True)]
+    following = iter(raws)
+    return [
+        _given(tensor, next(following) if raws and bare[place] else None)
+        for place, tensor in enumerate(asked.inputs)
+    ]
 
 
 def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,8 +70,6 @@ def _given(tensor: Any, raw: bytes | None) -> GivenTensor:
     size = size_of(name, shape)
     if raw is None:
         return GivenTensor(name, shape, datatype, _typed(name, datatype, size, tensor.contents))
-    if tensor.HasField("contents"):
-        raise InvalidInputError(f"The tensor '{name}' has its data twice: in contents and raw.")
     return GivenTensor(name, shape, datatype, unpacked(name, datatype, size, raw))
 
 
