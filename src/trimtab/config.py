@@ -50,8 +50,13 @@ class Settings(BaseSettings):
     cpu: int = Field(2, ge=1, description="steps that a worker runs at a time")
     model_threads: int = Field(1, ge=1, description="threads that one prediction may use")
     body_limit: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
-    log_full: Literal["refuse", "drop"] = Field(
-        "refuse", description="what a gateway does when its prediction log cannot be written"
+    log_full: Literal["refuse", "drop", "sample"] = Field(
+        "refuse",
+        description="what a gateway does when its prediction log has no room: refuse to answer, answer and "
+        "drop the record, or keep every tenth record once the log is half full",
+    )
+    log_disk_limit: int = Field(
+        10 * 2**30, ge=2**20, description="bytes that the prediction log may hold until it is shipped"
     )
     log_segment_rows: int = Field(20_000, ge=1, description="rows after which a log segment is shipped")
     log_segment_days: float = Field(

@@ -22,6 +22,7 @@ from tests.serving.running_gateway import RunningGateway, until
 from tests.serving.tiny_models import ROW, version_of
 
 from trimtab.clock import parse_time
+from trimtab.monitoring.alerts import Alerts
 from trimtab.monitoring.outcomes import Outcomes
 from trimtab.serving.access import Tokens
 from trimtab.serving.routes import Arm, Route
@@ -358,6 +359,9 @@ def test_a_full_disk_costs_no_answer_where_dropping_is_chosen(
     log = client.get("/v1/status").json()["log"]
     assert (log["dropped"], log["refused"]) == (1, 1)
     assert "no space left" in log["trouble"].lower()
+    until(lambda: bool(Alerts(served.workspace).alerts("gateway", only_open=True)))
+    (alert,) = Alerts(served.workspace).alerts("gateway")
+    assert "not logged" in alert.reason
 
 
 def test_binding_beyond_loopback_without_a_token_is_refused(served: Served) -> None:

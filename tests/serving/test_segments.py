@@ -12,6 +12,7 @@ import pytest
 
 from trimtab.errors import StorageFullError, UnavailableError
 from trimtab.serving.frames import EntryFrame, Frame, LabelFrame, RowFrame, encoded
+from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.segments import Limits, SegmentWriter, remove_drafts, segments
 
 ENTRY = EntryFrame(1, "rides", 1, "m", (1,), ("primary",), ("x",), ("number",))
@@ -130,3 +131,38 @@ def test_drafts_of_the_living_are_left_alone_and_those_of_the_dead_removed(tmp_p
     assert not old.exists()
     assert new.exists()
     assert list(segments(tmp_path)) == []
+
+
+def test_a_log_holds_no_more_than_it_may_until_some_of_it_is_shipped(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, Limits(disk=1000))
+    other = SegmentWriter(tmp_path, Limits(disk=1000))
+    other.append(b"x" * 600, rows=1, at=0)
+    writer.append(b"x" * 200, rows=1, at=0)
+    writer.sync()
+    assert writer.used == 800
+    with pytest.raises(StorageFullError, match=r"800 bytes.*log_disk_limit"):
+        writer.append(b"x" * 300, rows=1, at=0)
+    other.close()
+    other.sync()
+    for segment in segments(tmp_path):
+        if segment.orphaned():
+            segment.path.unlink()
+    writer.sync()
+    writer.append(b"x" * 300, rows=1, at=0)
+    assert writer.used == 500
+    writer.close()
+    writer.sync()
+
+
+def test_a_log_that_samples_keeps_one_record_of_ten_once_it_is_half_full(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, Limits(disk=1000))
+    log = PredictionLog(writer, "sample")
+    for _ in range(100):
+        log.predicted(b"x" * 10, rows=1, at=0, entry=ENTRY)
+    assert log.predictions + log.dropped == 100
+    assert 40 < log.predictions < 60
+    for _ in range(1000):
+        log.predicted(b"x" * 10, rows=1, at=0, entry=ENTRY)
+    assert 500 < writer.used <= 1000
+    writer.close()
+    writer.sync()

@@ -33,11 +33,13 @@ Write = Callable[[int, bytes], int]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """When a segment ends: after so many rows or bytes, or when its rows' event times span so long."""
+    """When a segment ends: after so many rows or bytes, or when its rows' event times span so long. `disk`:
+    bytes that all segments in the folder may hold together."""
 
     rows: int = 20_000
     bytes: int = LARGEST_SEGMENT
     span: timedelta = timedelta(days=7)
+    disk: int = 2**62
 
 
 class SegmentWriter:
@@ -60,6 +62,7 @@ class SegmentWriter:
         self._first = 0
         self._known: set[int] = set()
         self._dirty = False
+        self._others = 0  # bytes in the other segments of the folder
         self._ended: deque[int] = deque()
         self.ended = threading.Event()
         self.flush = 0
@@ -77,6 +80,12 @@ class SegmentWriter:
             or abs(at - self._first) >= self._span
         ):
             self.close()
+        if self.used + len(data) > self._limits.disk:
+            raise StorageFullError(
+                f"The prediction log in {self._folder} holds {self.used:,} bytes, and may hold "
+                f"{self._limits.disk:,}.",
+                hint="See why it is not shipped (`trimtab doctor`), or raise the setting log_disk_limit.",
+            )
         if self._handle is None:
             self._open()
             self._first = at
@@ -87,10 +96,21 @@ class SegmentWriter:
             self._put(data)
         self._rows += rows
 
+    @property
+    def used(self) -> int:
+        """Bytes in the folder's segments, those of others as of the last `sync`."""
+        return self._others + self._size
+
+    @property
+    def fullness(self) -> float:
+        """The share of what the log may hold that it does hold."""
+        return self.used / self._limits.disk
+
     def close(self) -> None:
         """End the present segment; the next append begins another. `sync` lets go of its lock."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
+            self._others, self._size = self.used, 0
             self._ended.append(handle)
             self._known.clear()
             self.ended.set()
@@ -99,6 +119,7 @@ class SegmentWriter:
         """Bring what was appended to the disk itself, against a loss of power, and let go of segments that
         have ended. Slow (up to a second on a busy disk), so it belongs in a thread of its own."""
         self.ended.clear()
+        self._measure()
         handle = self._handle
         if handle is not None and self._dirty:
             self._dirty = False
@@ -107,6 +128,15 @@ class SegmentWriter:
             ended = self._ended.popleft()
             os.fdatasync(ended)
             os.close(ended)
+
+    def _measure(self) -> None:
+        """Look what others have written, and shippers taken away."""
+        total = 0
+        with contextlib.suppress(OSError):
+            total = sum(
+                entry.stat().st_size for entry in os.scandir(self._folder) if entry.name.endswith(SUFFIX)
+            )
+        self._others = max(0, total - self._size)
 
     def _open(self) -> None:
         name = f"{int(time.time()):08x}-{os.urandom(6).hex()}-{self.flush:x}{SUFFIX}"

@@ -13,11 +13,13 @@ from sqlalchemy import select
 
 from trimtab.config import Settings
 from trimtab.errors import TrimtabError, UnavailableError
+from trimtab.monitoring.alerts import open_alert
 from trimtab.serving.access import access_for, token_hashes
 from trimtab.serving.endpoints import current_options, current_routes
 from trimtab.serving.last_known import LastKnown, keep_last_known, read_last_known
 from trimtab.serving.loaded_endpoints import FetchTree, ModelShelf
 from trimtab.serving.prediction_ids import PredictionIds
+from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.schema import serving_state_table as serving_state
 from trimtab.serving.state import State, View
 from trimtab.serving.store_link import StoreLink
@@ -53,6 +55,7 @@ class Watcher:
         shelf: ModelShelf,
         state: State,
         flush: Callable[[int], None],
+        log: PredictionLog,
     ) -> None:
         self._id = id
         self._host = host
@@ -63,6 +66,8 @@ class Watcher:
         self._shelf = shelf
         self._state = state
         self._flush = flush
+        self._log = log
+        self._dropped = 0
         self._known: LastKnown | None = None
         self._replaying = False
         self._watch: Watch | None = None
@@ -147,6 +152,7 @@ class Watcher:
         self._state.looked_at = began
         if flush:
             self._flush(standing.flush)
+        self._tell_of_dropped(workspace)
         self._beat(workspace)
 
     def _show(self, known: LastKnown, fetch: FetchTree | None, trouble: str = "") -> None:
@@ -182,6 +188,18 @@ class Watcher:
         if known is not None:
             _log.warning("serving the routes that were last known")
             self._show(known, None, trouble)
+
+    def _tell_of_dropped(self, workspace: Workspace) -> None:
+        """Let somebody know that predictions were answered and not recorded."""
+        dropped = self._log.dropped
+        if dropped == self._dropped:
+            return
+        reason = f"{dropped} predictions of {self._id} were answered and not logged: {self._log.trouble}"
+        numbers = {"dropped": dropped}
+        workspace.write(
+            lambda tx: open_alert(tx, "gateway", "prediction log", reason=reason, numbers=numbers)
+        )
+        self._dropped = dropped
 
     def _beat(self, workspace: Workspace) -> None:
         table = self._state.view.table

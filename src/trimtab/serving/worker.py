@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -58,7 +59,11 @@ class Worker:
         self._handle = handle
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = State(View(access=access_for(settings, host, ())))
-        limits = Limits(settings.log_segment_rows, span=timedelta(days=settings.log_segment_days))
+        limits = Limits(
+            settings.log_segment_rows,
+            span=timedelta(days=settings.log_segment_days),
+            disk=settings.log_disk_limit,
+        )
         self._writer = SegmentWriter(root / FOLDER, limits, write=write)
         log = PredictionLog(self._writer, settings.log_full)
         self._gateway = Gateway(self._state, log, body_limit=settings.body_limit)
@@ -78,6 +83,7 @@ class Worker:
             shelf=ModelShelf(root / "cache" / "models", threads=settings.model_threads),
             state=self._state,
             flush=self._flush,
+            log=log,
         )
 
     async def serve(self) -> None:
@@ -147,6 +153,9 @@ def main() -> None:
     parser.add_argument("--grpc-port", type=int)
     asked = parser.parse_args()
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
+    # A request makes hundreds of objects and no cycle, so there is no use in looking for cycles often.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     worker = Worker(asked.project, asked.host, asked.port, asked.socket, grpc_port=asked.grpc_port)
     asyncio.run(worker.serve())
 
