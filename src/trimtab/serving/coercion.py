@@ -85,11 +85,14 @@ class Coercion:
         self.names = own.names
         self._own = frozenset(own.names)
         self._accepted = endpoint.accepted
-        self._columns: dict[str, Column] = {}
+        columns: dict[str, Column] = {}
         for place in endpoint.order[endpoint.primary]:
             for column in endpoint.predictors[place].signature.columns:
-                self._columns.setdefault(column.name, column)
-        self._coerce = {name: coercion_of(column) for name, column in self._columns.items()}
+                columns.setdefault(column.name, column)
+        self._coerce = {name: coercion_of(column) for name, column in columns.items()}
+        self._missing = {
+            name: MISSING_WORDS.difference(map(str, column.categories)) for name, column in columns.items()
+        }
 
     def columns(self, given: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], list[str]]:
         """The columns with their values made fit, and the names of those that were left out because no
@@ -124,10 +127,7 @@ class Coercion:
         that is a category of the column is that category."""
         made: dict[str, list[Any]] = {}
         for name, values in given.items():
-            column = self._columns.get(name)
-            missing = MISSING_WORDS
-            if column is not None and column.categories:
-                missing = MISSING_WORDS.difference(map(str, column.categories))
+            missing = self._missing.get(name, MISSING_WORDS)
             made[name] = [None if value in missing else value for value in values]
         return made
 
