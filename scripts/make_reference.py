@@ -286,7 +286,7 @@ def _http() -> Iterator[str]:
         *_listed_routes(invocations),
         *_listed_routes(tensorflow_serving),
         ("GET", "/openapi.json", "an OpenAPI document of all endpoints"),
-        *_inference_routes(),
+        *_listed_routes(open_inference),
     ]
     yield from _table(["", "path", ""], [(method, f"`{path}`", what) for method, path, what in rows])
     yield ""
@@ -343,21 +343,6 @@ def _listed_routes(protocol: ModuleType, *, bodies: bool = False) -> Iterator[tu
         else:
             route = (route[0], route[1], f"{route[2]} {line.strip()}")
     yield route
-
-
-def _inference_routes() -> Iterator[tuple[str, str, str]]:
-    """The routes of the Open Inference Protocol, as its dispatch spells them."""
-    source = inspect.getsource(open_inference.respond)
-    for parts, method in re.findall(r"case (\[[^\]]*\]):\s+allow\(request, \"(\w+)\"\)", source):
-        names = re.findall(r'"(\w+)"|(\w+)', parts.strip("[]"))
-        path = "/".join(["/v2", *(literal or f"{{{variable}}}" for literal, variable in names)])
-        yield (
-            method,
-            path,
-            "Open Inference Protocol" if path != "/v2" else "Open Inference Protocol: the server",
-        )
-    for path in ("/v2/health/live", "/v2/health/ready"):
-        yield "GET", path, "Open Inference Protocol: health"
 
 
 def _server_routes() -> Iterator[tuple[str, str, str]]:

@@ -1,10 +1,16 @@
 """The Open Inference Protocol, version 2, over REST: JSON, and the binary tensor extension.
 
-    POST /v2/models/NAME[/versions/V]/infer    tensors (`open_inference_tensors` says what they are)
-    GET  /v2/models/NAME[/versions/V]          its tensors; behind it /ready, and /config in Triton's words
-    GET  /v2                                   the server and its extensions
-    POST /v2/repository/index                  the versions on all routes
-    POST /v2/repository/models/NAME/load       try again what could not be fetched; /unload is refused
+    POST /v2/models/NAME/infer               predictions for tensors
+    POST /v2/models/NAME/versions/N/infer    the same of one version on the route
+    GET  /v2/models/NAME                     (also /versions/N) its tensors
+    GET  /v2/models/NAME/ready               (also /versions/N/ready) whether it can be asked
+    GET  /v2/models/NAME/config              (also /versions/N/config) the same in Triton's words
+    GET  /v2                                 the server, and which extensions it serves
+    POST /v2/repository/index                the versions on all routes, and what failed
+    POST /v2/repository/models/NAME/load     try again what could not be fetched
+    POST /v2/repository/models/NAME/unload   refused: routes decide which models are loaded
+    GET  /v2/health/live                     200 while it runs
+    GET  /v2/health/ready                    200 once it is ready to answer
 
 The answer's parameter "prediction_id" names the prediction in feedback (with ".ROW" behind it where there are
 several rows); a request's parameter "key" keeps a caller with one version, "timeout" says in microseconds how
