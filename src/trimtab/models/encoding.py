@@ -132,7 +132,8 @@ class _ColumnEncoder:
             texts = isinstance(column.categories[0], str)
             self._wanted = "a text" if texts else "a whole number"
             self._types, self._array_kinds = ({str}, "") if texts else (_NUMBERS, "")
-            self.one = self._category
+            self.one = self._closed_category if column.closed else self._category
+        self._closed = column.closed
 
     def _number(self, value: Any) -> float:
         if type(value) is float and value - value == 0.0:
@@ -151,6 +152,10 @@ class _ColumnEncoder:
             return self._codes.get(value, self._missing)
         return self._other(value)
 
+    def _closed_category(self, value: Any) -> float:
+        code = self._codes.get(value) if type(value) in self._types else None
+        return self._other(value) if code is None else code
+
     def _other(self, value: Any, row: int = 0) -> float:
         """The number for a value that is not of the plainest Python type, or the reason why there is none."""
         if isinstance(value, np.generic):
@@ -164,6 +169,8 @@ class _ColumnEncoder:
             )
         if type(value) in self._types:
             if self._codes:
+                if self._closed and value not in self._codes:
+                    raise self._unknown_category(value, row)
                 return self._codes.get(value, self._missing)
             try:
                 number = float(value)
@@ -173,6 +180,12 @@ class _ColumnEncoder:
                 return number
         raise InvalidInputError(
             f"The column '{self.name}' has {_shown(value)} in row {row}, which is not {self._wanted}."
+        )
+
+    def _unknown_category(self, value: Any, row: int) -> InvalidInputError:
+        return InvalidInputError(
+            f"The column '{self.name}' has {_shown(value)} in row {row}, which the model does not know.",
+            hint=f"It knows: {', '.join(map(str, list(self._codes)[:20]))}.",
         )
 
     def many(self, values: Values) -> NDArray[np.float64]:
@@ -190,7 +203,7 @@ class _ColumnEncoder:
         types = set(map(type, values))
         if types <= self._types:
             if self._codes:
-                if float not in types:
+                if float not in types and not self._closed:
                     get, missing = self._codes.get, self._missing
                     return np.array([get(value, missing) for value in values], dtype=np.float64)
             elif (numbers := _finite(values)) is not None:

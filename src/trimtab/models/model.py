@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -13,17 +13,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trimtab.digest import digest_bytes
-from trimtab.errors import InvalidInputError
+from trimtab.errors import InvalidInputError, missing_extra
 from trimtab.models.inputs import Inputs, frame_columns
 from trimtab.models.packaging import write_model
 from trimtab.models.runtimes.predictor import Predictor, load_predictor, runtime_of
 from trimtab.models.signature import Output, Signature, Transform
 from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
 
+if TYPE_CHECKING:
+    from trimtab.models.conversion.sklearn_conversion import Converted
+
 LIGHTGBM_TOLERANCE = 1e-9
 """LightGBM computes in double precision; another build may add up in another order."""
+XGBOOST_TOLERANCE = 1e-5
+"""XGBoost computes in single precision; another build may add up in another order."""
 ONNX_TOLERANCE = 1e-4
 """ONNX models mostly compute in single precision, in an order that depends on the processor."""
+EXACT_TOLERANCE = 1e-9
+"""How far, relative to the larger of 1 and the answer, a converted model may lie from its original."""
 
 
 @runtime_checkable
@@ -49,7 +56,10 @@ class Serializable(Protocol):
 
 
 class Model:
-    """A trained model. Make one with `Model.lightgbm` or `Model.onnx`; equal content makes equal digests."""
+    """A trained model. Make one with `Model.lightgbm`, `Model.xgboost`, `Model.sklearn` or `Model.onnx`.
+
+    Equal content makes equal digests.
+    """
 
     __trimtab_codec__ = "trimtab.models.codec:ModelCodec"
 
@@ -114,6 +124,59 @@ class Model:
         content = model.SerializeToString() if isinstance(model, Serializable) else bytes(model)
         options = {"result": result} if result else {}
         return cls._make("onnx", "model.onnx", content, inputs, target, output, clip, tolerance, options)
+
+    @classmethod
+    def xgboost(
+        cls,
+        model: Any,
+        inputs: Inputs,
+        *,
+        target: str,
+        output: Transform = "identity",
+        clip: tuple[float | None, float | None] = (None, None),
+    ) -> Self:
+        """Package an XGBoost model trained on `inputs.matrix(rows)`: a Booster, an estimator of its
+        scikit-learn interface, or the bytes of its JSON or UBJSON file.
+
+        An estimator that stopped early is served with its best iteration, as it predicts itself; a binary
+        classifier with the probability of its second class. Raises InvalidInputError for more classes.
+        """
+        from trimtab.models.runtimes.xgboost import native  # noqa: PLC0415  (nothing else here needs it)
+
+        content, options = native(model, inputs.names)
+        file = "model.ubj" if content[:2] in (b"{L", b"{i", b"{U", b"{l", b"{I") else "model.json"
+        return cls._make("xgboost", file, content, inputs, target, output, clip, XGBOOST_TOLERANCE, options)
+
+    @classmethod
+    def sklearn(
+        cls,
+        estimator: Any,
+        inputs: Inputs,
+        *,
+        target: str,
+        rows: pl.DataFrame | None = None,
+        answer: Literal["probability", "label"] = "probability",
+        output: Transform = "identity",
+        clip: tuple[float | None, float | None] = (None, None),
+        tolerance: float = EXACT_TOLERANCE,
+    ) -> Self:
+        """Package a fitted scikit-learn estimator or pipeline as ONNX (the extra `onnx`).
+
+        It was fitted on a frame with the columns of `inputs` by name, or on `inputs.matrix(rows)`. Of a
+        classifier of two classes the probability of the second (`classes_[1]`) is served, or with
+        `answer="label"` the class, which has to be a number.
+
+        The converted model is compared with the original on the example rows of `inputs`, on `rows`
+        (held-out ones: give them), on both moved at random, and without each column that may be missing.
+        Raises InvalidInputError with the measured difference if it is above `tolerance`, relative to the
+        larger of 1 and the answer, or if there is no conversion at all. A value that the estimator refuses,
+        such as a category that its OneHotEncoder does not know, is refused at request time as well.
+        """
+        made = _converted(estimator, inputs, rows, answer, tolerance)
+        options = {"converted_from": _origin(estimator), **made.notes}
+        return cls._make(
+            "onnx", "model.onnx", made.content, made.inputs, target, output, clip, tolerance, options
+        )
 
     @classmethod
     def _make(
@@ -185,6 +248,27 @@ class Model:
         predictor = load_predictor(path)
         specification = read_specification(path)
         return cls(specification, read_model_file(path, specification), read_example(path), predictor)
+
+
+def _converted(
+    estimator: Any,
+    inputs: Inputs,
+    rows: pl.DataFrame | None,
+    answer: Literal["probability", "label"],
+    tolerance: float,
+) -> Converted:
+    try:
+        # scikit-learn and skl2onnx, 2 s and 200 MB: only for who trained with them.
+        from trimtab.models.conversion.sklearn_conversion import converted  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "skl2onnx", "onnx") from error
+    return converted(estimator, inputs, rows=rows, answer=answer, tolerance=tolerance)
+
+
+def _origin(estimator: Any) -> str:
+    from trimtab.models.conversion.sklearn_conversion import origin  # noqa: PLC0415  (loaded already)
+
+    return origin(estimator)
 
 
 def _check_names(trained: list[str], declared: list[str]) -> None:

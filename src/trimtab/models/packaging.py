@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ REQUIREMENTS_FILE = "requirements.txt"
 ENVIRONMENT_FILE = "python_env.yaml"
 
 # What each runtime needs where `mlflow.pyfunc` serves the folder.
-_RUNTIME_PACKAGES = {"lightgbm": ["lightgbm"], "onnx": ["onnxruntime"]}
+_RUNTIME_PACKAGES = {"lightgbm": ["lightgbm"], "onnx": ["onnxruntime"], "xgboost": ["xgboost"]}
 
 
 def write_model(
@@ -54,4 +54,11 @@ def write_model(
 
 def _requirements(specification: Specification) -> list[str]:
     packages = ["mlflow-skinny", "numpy", "trimtab", *_RUNTIME_PACKAGES.get(specification.runtime, [])]
-    return [f"{package}=={version(package)}" for package in sorted(packages)]
+    return [f"{package}=={version(package)}" for package in sorted(map(_installed, packages))]
+
+
+def _installed(package: str) -> str:
+    """The name under which a package is installed: XGBoost's comes with and without what a GPU needs."""
+    if package == "xgboost":
+        return next((name for name in ("xgboost-cpu", package) if any(distributions(name=name))), package)
+    return package

@@ -9,7 +9,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError
 
-Kind = Literal["number", "category", "boolean"]
+Kind = Literal["number", "category", "boolean", "text"]
 Transform = Literal["identity", "exp", "expm1", "sigmoid"]
 
 
@@ -18,13 +18,15 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `nullable`: a value, or the whole column, may be missing. `categories`: the known values of a category
     column, texts or whole numbers; a value's code is its position, and a value that is not among them
-    counts as missing.
+    counts as missing, or is refused if the column is `closed`. Only models in a process of their own take
+    free "text".
     """
 
     name: str
     kind: Kind
     nullable: bool = False
     categories: tuple[str | int, ...] = ()
+    closed: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -1,0 +1,1 @@
+"""Turning estimators into files that are served without their own code, and checking that nothing changed."""
