@@ -95,6 +95,12 @@ def test_categories_are_told_as_examples_of_their_type(categories: list[int], nu
     assert schema["examples"] == categories[:50]
 
 
+def test_of_a_closed_column_only_the_categories_are_valid() -> None:
+    schema = column_schema(Column("c", "category", nullable=True, categories=("a", "b"), closed=True))
+    valid = jsonschema_rs.validator_for(schema).is_valid
+    assert [valid(value) for value in ("a", None, "c", 1)] == [True, True, False, False]
+
+
 def test_several_endpoints_stand_in_one_document(tmp_path: Path) -> None:
     one, other = endpoint(tmp_path / "a", "a"), endpoint(tmp_path / "b", "b", extra="leak")
     found = document([other, one])

@@ -85,6 +85,7 @@ def _row(column: Column, example: Any) -> str:
     kind: str = column.kind
     if column.categories:
         kind += " of texts" if isinstance(column.categories[0], str) else " of whole numbers"
+        kind += ", no others" if column.closed else ""
     cells = (column.name, kind, "yes" if column.nullable else "no", json.dumps(example), shown)
     return "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>\n"
 

@@ -27,6 +27,7 @@ Document = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 _number: Document = {"type": "number"}
 _text: Document = {"type": "string"}
+_TYPES = {"number": "number", "boolean": "boolean"}
 _KEY = {"type": ["string", "integer"], "description": "What the prediction is about."}
 _made: WeakKeyDictionary[LoadedEndpoint, bytes] = WeakKeyDictionary()
 
@@ -109,17 +110,16 @@ def row_schema(signature: Signature) -> Document:
 
 
 def column_schema(column: Column) -> Document:
-    """The JSON schema of one value. A value that is not among a column's categories counts as missing, so
-    they are told as examples and not as an enumeration."""
-    made: Document
-    if column.kind == "category":
-        made = {
-            "type": "string" if isinstance(column.categories[0], str) else "integer",
-            "description": "A value that is not one of the categories counts as missing.",
-            "examples": list(column.categories[:50]),
-        }
-    else:
-        made = {"type": column.kind}
+    """The JSON schema of one value. Of a column whose unknown values count as missing, the categories are
+    told as examples and not as an enumeration."""
+    made: Document = {"type": _TYPES.get(column.kind, "string")}
+    if column.categories:
+        made["type"] = "string" if isinstance(column.categories[0], str) else "integer"
+        if column.closed:
+            made["enum"] = [*column.categories, *((None,) if column.nullable else ())]
+        else:
+            made["description"] = "A value that is not one of the categories counts as missing."
+            made["examples"] = list(column.categories[:50])
     if column.nullable:
         made["type"] = [made["type"], "null"]
     return made

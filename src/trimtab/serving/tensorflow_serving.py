@@ -44,7 +44,7 @@ OUTPUT = "prediction"
 METHOD = "tensorflow/serving/predict"
 
 _ROLES = {"champion": "primary", "stable": "primary", "canary": "challenger"}
-_DATATYPES = {"number": "DT_DOUBLE", "boolean": "DT_BOOL"}
+_DATATYPES = {"number": "DT_DOUBLE", "boolean": "DT_BOOL", "text": "DT_STRING"}
 
 
 class PredictBody(msgspec.Struct, frozen=True):
@@ -214,7 +214,7 @@ def _tensor(name: str, datatype: str) -> dict[str, Any]:
 
 
 def _datatype(column: Column) -> str:
-    if column.kind == "category":
+    if column.categories:
         return "DT_STRING" if isinstance(column.categories[0], str) else "DT_INT64"
     return _DATATYPES[column.kind]
 
