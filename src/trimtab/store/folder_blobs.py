@@ -36,6 +36,9 @@ SETTLED_SECONDS = 60.0
 """After so long a file system has written a folder's change down by itself."""
 
 
+REMEMBERED = 10_000
+
+
 class FolderBlobs(StreamedBlobs):
     """Blobs on a POSIX file system. Drafts lie beside them, so that a rename is all that keeps one."""
 
@@ -44,6 +47,7 @@ class FolderBlobs(StreamedBlobs):
         self._drafts = root / "drafts"
         self._drafts.mkdir(parents=True, exist_ok=True)
         self._lock_file = root / "sweep.lock"
+        self._synced: dict[str, None] = {}  # blobs that are known to be there after a loss of power
 
     def draft(self) -> Draft:
         """See `Blobs.draft`."""
@@ -93,8 +97,10 @@ class FolderBlobs(StreamedBlobs):
                 return False
             except PermissionError:  # somebody else's file: written anew under our name
                 return False
-        if time.time() - before < SETTLED_SECONDS:
-            sync_folder(path.parent)  # whoever put it may not have come so far
+        if digest not in self._synced:
+            if time.time() - before < SETTLED_SECONDS:
+                sync_folder(path.parent)  # whoever put it may not have come so far
+            self._remember(digest)
         return True
 
     def listed(self) -> Iterator[KeptBlob]:
@@ -143,6 +149,12 @@ class FolderBlobs(StreamedBlobs):
         os.fsync(draft.file.fileno())
         draft.path.rename(path)
         sync_folder(path.parent)
+        self._remember(digest)
+
+    def _remember(self, digest: str) -> None:
+        if len(self._synced) >= REMEMBERED:
+            self._synced.clear()
+        self._synced[digest] = None
 
     def _make_shards(self) -> None:
         """Make all folders of blobs at once: to sync each one when it is needed would slow the first puts."""
