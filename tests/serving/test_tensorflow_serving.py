@@ -51,6 +51,7 @@ def test_the_answers_header_names_the_prediction_in_feedback(client: httpx.Clien
 
 
 def test_readiness_is_told_to_kserve_and_to_tensorflow_servings_clients(client: httpx.Client) -> None:
+    assert client.get("/").json() == {"status": "alive"}
     assert client.get("/v1/models").json() == {"models": ["rides"]}
     status = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     ready = {"name": "rides", "ready": True, "model_version_status": [status]}

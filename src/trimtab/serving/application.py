@@ -32,7 +32,7 @@ from trimtab.serving.state import State
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _EVENT_TIME = EVENT_TIME.lower()
-_HEALTH = {"/health", "/ping", "/v2/health/live", "/v2/health/ready"}
+_HEALTH = {"/", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
 
 
 class Scope(Protocol):
@@ -154,6 +154,8 @@ class Gateway:
     def _health(self, method: str, path: str) -> Response:
         if method not in {"GET", "HEAD"}:
             raise MethodNotAllowedError(method, "GET")
+        if path == "/":  # where KServe's clients of version 1 look for life
+            return Response(200, b'{"status":"alive"}')
         if path == "/v2/health/live":
             return Response(200, b'{"live":true}')
         draining, ready = self._state.draining, self._state.view.ready

@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API and KServe's protocol, version 1: the same addresses, one of them answered
 differently by the two.
 
+    GET  /                                                that the gateway is alive, as KServe asks it
     GET  /v1/models                                       the endpoints, as KServe lists them
     GET  /v1/models/NAME                                  whether it is ready, and its versions
     GET  /v1/models/NAME/metadata                         its columns as TensorFlow's signature
