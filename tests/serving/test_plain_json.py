@@ -135,7 +135,7 @@ def test_wrong_addresses_methods_and_headers_are_refused(client: httpx.Client) -
     )
     refused(client.post("/v1/endpoints/rides/guess", json={}), 404, "not_found", "/predict")
     refused(client.get("/elsewhere"), 404, "not_found")
-    refused(client.get("/"), 404, "not_found")
+    refused(client.get("/v1"), 404, "not_found")
     refused(client.get(PREDICT), 405, "method_not_allowed", "POST")
     assert client.get(PREDICT).headers["allow"] == "POST"
     refused(client.delete("/v1/endpoints/rides"), 405, "method_not_allowed")
