@@ -276,7 +276,7 @@ def _tree(kind: type[errors.TrimtabError]) -> Iterator[type[errors.TrimtabError]
 
 
 def _http() -> Iterator[str]:
-    yield from _title("HTTP", "Two ports. `/health` alone never wants a token.")
+    yield from _title("HTTP", "Two ports. Questions after health (`/health`, `/ping`, ...) never want a token.")
     yield "## Gateway (port 8601)"
     yield ""
     rows = [

@@ -377,7 +377,10 @@ def test_beyond_loopback_every_route_but_health_wants_the_token(served: Served) 
     routes = [
         ("POST", PREDICT), ("POST", FEEDBACK), ("GET", "/v1/endpoints"), ("GET", f"/v1/endpoints/{ENDPOINT}"),
         ("GET", "/v1/status"), ("GET", "/v2"), ("GET", f"/v2/models/{ENDPOINT}"),
-        ("GET", f"/v2/models/{ENDPOINT}/ready"), ("POST", f"/v2/models/{ENDPOINT}/infer"), ("GET", "/"),
+        ("GET", f"/v2/models/{ENDPOINT}/ready"), ("POST", f"/v2/models/{ENDPOINT}/infer"),
+        ("POST", "/invocations"), ("POST", f"/endpoints/{ENDPOINT}/invocations"), ("GET", "/version"),
+        ("GET", "/v1/models"), ("GET", f"/v1/models/{ENDPOINT}"), ("POST", f"/v1/models/{ENDPOINT}:predict"),
+        ("GET", "/openapi.json"), ("GET", f"/v1/endpoints/{ENDPOINT}/docs"),
         ("GET", "/nothing"), ("DELETE", "/health/x"), ("GET", "//health"), ("GET", "/health/"),
     ]  # fmt: skip
     with RunningGateway(served.project, host="0.0.0.0") as running, running.until_ready().client() as client:
@@ -389,8 +392,8 @@ def test_beyond_loopback_every_route_but_health_wants_the_token(served: Served) 
             assert (
                 client.request(method, path, headers={"authorization": f"Bearer {token}"}).status_code != 401
             )
-        assert client.get("/v2/health/live").status_code == 200
-        assert client.get("/v2/health/ready").status_code == 200
+        for path in ("/", "/ping", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status_code == 200
         Tokens(served.workspace).revoke("ann")
         until(lambda: client.get("/v2", headers={"authorization": f"Bearer {token}"}).status_code == 401)
 
