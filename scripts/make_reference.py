@@ -276,7 +276,7 @@ def _tree(kind: type[errors.TrimtabError]) -> Iterator[type[errors.TrimtabError]
 
 
 def _http() -> Iterator[str]:
-    yield from _title("HTTP", "Two ports. Questions after health (`/health`, `/ping`, ...) never want a token.")
+    yield from _title("HTTP", "Two ports. What asks for health (`/health`, `/ping`) never wants a token.")
     yield "## Gateway (port 8601)"
     yield ""
     rows = [
