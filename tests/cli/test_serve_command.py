@@ -80,9 +80,9 @@ class Serving:
         until(lambda: httpx.get(f"{url}/ping", timeout=30).status_code == 200)
         return httpx.Client(base_url=url, timeout=30)
 
-    def stop(self) -> int:
-        """SIGTERM, and the exit status."""
-        self._process.send_signal(signal.SIGTERM)
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """A signal, and the exit status."""
+        self._process.send_signal(number)
         return self._process.wait(60)
 
     def __enter__(self) -> Self:
@@ -106,6 +106,16 @@ def test_a_folder_is_served_with_no_project_and_every_prediction_is_kept(tmp_pat
     assert Path(found[1]).parent == tmp_path
     with Workspace.open(Path(found[1])) as workspace:
         assert Outcomes(workspace).counts("walks")[0] == 2
+
+
+def test_grpc_is_served_beside_http(tmp_path: Path, model: Path, free_port: int) -> None:
+    grpc = pytest.importorskip("grpc")
+    with Serving(tmp_path, model, "--grpc-port", str(free_port)) as serving, serving.client():
+        assert f"Serving gRPC at 127.0.0.1:{free_port}." in serving.output
+        with grpc.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+            ask = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            assert ask(b"", wait_for_ready=True, timeout=60) == b"\x08\x01"  # the field live, true
+        assert serving.stop(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize(

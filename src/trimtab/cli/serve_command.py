@@ -23,6 +23,7 @@ from trimtab.server.standalone import (
 )
 from trimtab.serving.access import access_for, check_binding, token_hashes
 from trimtab.serving.gateway import run_gateway
+from trimtab.serving.grpc_port import check_grpc, hold_port
 from trimtab.serving.listener import listen
 
 app = single_command()
@@ -65,10 +66,14 @@ def serve(
     settings = load_settings(folder or Path())
     host = settings.host if host is None else host
     port = settings.gateway_port if port is None else port
+    grpc_port = settings.gateway_grpc_port if grpc_port is None else grpc_port
     # All is looked at before anything is changed; the gateway looks again.
     if folder is None or not (folder / FILE_NAME).exists():
         check_binding(host, access_for(settings, host, ()))
     listen(host, port, who="gateway", option="--port").close()
+    if grpc_port is not None:
+        check_grpc()
+        hold_port(host, grpc_port).close()
     with open_project(folder) as workspace:
         with workspace.read() as connection:
             check_binding(host, access_for(settings, host, token_hashes(connection)))
@@ -78,13 +83,21 @@ def serve(
     say(f"Its log is in {state}{'' if folder else ' (temporary: name another folder with --dir)'}.")
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.WARNING)
     run_gateway(
-        home, host, port, workers, grpc_port=grpc_port, listening=lambda address: _tell(address, standing)
+        home,
+        host,
+        port,
+        workers,
+        grpc_port=grpc_port,
+        listening=lambda address: _tell(address, grpc_port, standing),
     )
 
 
-def _tell(address: str, standing: Standing) -> None:
+def _tell(address: str, grpc_port: int | None, standing: Standing) -> None:
     host, _, port = address.rpartition(":")
-    url = f"http://{EVERYWHERE.get(host, f'[{host}]' if ':' in host else host)}:{port}"
+    here = EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{here}:{port}"
+    if grpc_port is not None:
+        say(f"Serving gRPC at {here}:{grpc_port}.")
     row = json.dumps({"row": standing.row}, ensure_ascii=False)
     say(f"Serving at {url} (its columns: {url}/v1/endpoints/{standing.endpoint}/docs). Try:")
     say(f"curl -s {shlex.quote(f'{url}/v1/endpoints/{standing.endpoint}/predict')} -d {shlex.quote(row)}")
