@@ -17,6 +17,7 @@ from trimtab.errors import InvalidInputError
 from trimtab.models.schema import alias_events_table as events
 from trimtab.models.schema import model_aliases_table as aliases
 from trimtab.store.database import Transaction
+from trimtab.store.prepared import Prepared
 from trimtab.store.upsert import upsert
 
 CHAMPION = "champion"
@@ -69,7 +70,8 @@ def checked_alias(alias: str) -> str:
 
 def version_of(connection: Connection, model_id: int, alias: str) -> int | None:
     """The version that an alias names, or None."""
-    return connection.execute(_NAMED, {"model": model_id, "alias": alias}).scalar_one_or_none()
+    row = _NAMED.first(connection, model=model_id, alias=alias)
+    return None if row is None else int(row.version)
 
 
 def put(
@@ -120,7 +122,7 @@ def write_event(
         "actor": tx.actor,
         "reason": reason,
     }
-    tx.execute(_NEW_EVENT, values)
+    _NEW_EVENT.run(tx.connection, [values])
 
 
 def alias_at(connection: Connection, name: str, alias: str, at: datetime) -> AliasEvent | None:
@@ -155,8 +157,9 @@ def _event(row: Row[Any]) -> AliasEvent:
     return AliasEvent(**{name: value for name, value in row._mapping.items() if name in fields})
 
 
-# Made once: to build a statement takes SQLAlchemy several times as long as to run it.
-_NAMED = select(aliases.c.version).where(
-    aliases.c.model_id == bindparam("model"), aliases.c.alias == bindparam("alias")
+_NAMED = Prepared(
+    select(aliases.c.version).where(
+        aliases.c.model_id == bindparam("model"), aliases.c.alias == bindparam("alias")
+    )
 )
-_NEW_EVENT = insert(events)
+_NEW_EVENT = Prepared(insert(events), [column.name for column in events.columns if column.name != "number"])

@@ -94,7 +94,7 @@ class Catalog:
                 hint="Choose another name.",
             )
         entry = journal_override(tx, "model.renamed", name, {"to": new_name}, reason, override)
-        left = {**model._mapping, "lifecycle": "deleted", "updated_at": tx.at}
+        left = {**model._asdict(), "lifecycle": "deleted", "updated_at": tx.at}
         del left["id"]
         tx.execute(
             update(models_table).where(models_table.c.id == model.id).values(name=new_name, updated_at=tx.at)

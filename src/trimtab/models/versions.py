@@ -16,6 +16,7 @@ from trimtab.models.schema import model_versions_table as versions
 from trimtab.models.schema import models_table as models
 from trimtab.models.signature import Signature
 from trimtab.store.database import Transaction
+from trimtab.store.prepared import Prepared
 from trimtab.tracking.params_and_tags import checked_text
 
 LONGEST_NAME = 250
@@ -99,7 +100,7 @@ def find_model(connection: Connection, name: str, *, deleted: bool = False, lock
 
     Whatever changes a model locks its row first, so that changes come one after the other.
     """
-    row = connection.execute(_LOCKED_MODEL if lock else _MODEL, {"name": name}).one_or_none()
+    row: Row[Any] | None = (_LOCKED_MODEL if lock else _MODEL).first(connection, name=name)
     if row is None or (row.lifecycle != "active" and not deleted):
         checked_name(name)
         names = connection.execute(select(models.c.name).where(models.c.lifecycle == "active")).scalars()
@@ -109,7 +110,7 @@ def find_model(connection: Connection, name: str, *, deleted: bool = False, lock
 
 def find_version(connection: Connection, model: Row[Any], version: int) -> Row[Any]:
     """The row of a version; raises NotFoundError, also for a deleted one."""
-    row = connection.execute(_VERSION, {"model": model.id, "version": version}).one_or_none()
+    row: Row[Any] | None = _VERSION.first(connection, model=model.id, version=version)
     if row is None or row.deleted_at is not None:
         gone = "was deleted" if row is not None else "is not there"
         raise NotFoundError(
@@ -163,8 +164,9 @@ def insert_version(
         "actor": tx.actor,
         "created_at": tx.at,
     }
-    tx.execute(_NEW_VERSION, row)
-    tx.execute(_COUNTED, {"model": model.id, "next_version": model.next_version + 1, "updated_at": tx.at})
+    _NEW_VERSION.run(tx.connection, [row])
+    counted = {"model": model.id, "next_version": model.next_version + 1, "updated_at": tx.at}
+    _COUNTED.run(tx.connection, [counted])
     return int(model.next_version), True
 
 
@@ -187,13 +189,13 @@ def model_versions(connection: Connection, model: Row[Any], version: int | None 
     if version is not None:
         rows = [find_version(connection, model, version)]
     else:
-        rows = list(connection.execute(_STANDING, {"model": model.id}))
+        rows = _STANDING.rows(connection, model=model.id)
     return described(connection, model, rows)
 
 
 def newest_in_stages(connection: Connection, model: Row[Any]) -> list[ModelVersion]:
     """The newest version in each stage, in the order in which the stages were first taken."""
-    return described(connection, model, list(connection.execute(_NEWEST, {"model": model.id})))
+    return described(connection, model, _NEWEST.rows(connection, model=model.id))
 
 
 def described(connection: Connection, model: Row[Any], rows: Sequence[Row[Any]]) -> list[ModelVersion]:
@@ -230,7 +232,7 @@ def is_registered(connection: Connection, digest: str) -> bool:
 
 def aliases_of(connection: Connection, model_id: int) -> dict[str, int]:
     """The aliases of a model and their versions."""
-    return {row.alias: row.version for row in connection.execute(_ALIASES, {"model": model_id})}
+    return {row.alias: row.version for row in _ALIASES.rows(connection, model=model_id)}
 
 
 def tags_of(
@@ -238,22 +240,24 @@ def tags_of(
 ) -> Mapping[int, dict[str, str]]:
     """The tags of a model's versions (of one, if given) by version; under 0 those of the model itself."""
     if version is None:
-        rows = connection.execute(_TAGS, {"model": model_id})
+        rows = _TAGS.rows(connection, model=model_id)
     else:
-        rows = connection.execute(_TAGS_OF_ONE, {"model": model_id, "version": version})
+        rows = _TAGS_OF_ONE.rows(connection, model=model_id, version=version)
     found: dict[int, dict[str, str]] = {}
     for row in rows:
         found.setdefault(row.version, {})[row.key] = row.value
     return found
 
 
-# Made once: to build a statement takes SQLAlchemy several times as long as to run it.
-_MODEL = select(models).where(models.c.name == bindparam("name"))
-_LOCKED_MODEL = _MODEL.with_for_update()
-_VERSION = select(versions).where(
-    versions.c.model_id == bindparam("model"), versions.c.version == bindparam("version")
+_BY_NAME = select(models).where(models.c.name == bindparam("name"))
+_MODEL = Prepared(_BY_NAME)
+_LOCKED_MODEL = Prepared(_BY_NAME.with_for_update())
+_VERSION = Prepared(
+    select(versions).where(
+        versions.c.model_id == bindparam("model"), versions.c.version == bindparam("version")
+    )
 )
-_STANDING = (
+_STANDING = Prepared(
     select(versions)
     .where(versions.c.model_id == bindparam("model"), versions.c.deleted_at.is_(None))
     .order_by(versions.c.version.desc())
@@ -264,26 +268,42 @@ _STAGES = (
     .group_by(versions.c.stage)
     .subquery()
 )
-_NEWEST = (
+_NEWEST = Prepared(
     select(versions)
     .join(_STAGES, versions.c.version == _STAGES.c.newest)
     .where(versions.c.model_id == bindparam("model"))
     .order_by(_STAGES.c.first)
 )
-_NEW_VERSION = insert(versions)
-_COUNTED = (
+_NEW_VERSION = Prepared(
+    insert(versions),
+    [
+        "model_id",
+        "version",
+        "digest",
+        "run_id",
+        "source",
+        "description",
+        "record",
+        "stage",
+        "request_key",
+        "actor",
+        "created_at",
+    ],
+)
+_COUNTED = Prepared(
     update(models)
     .where(models.c.id == bindparam("model"))
     .values(next_version=bindparam("next_version"), updated_at=bindparam("updated_at"))
 )
-_ALIASES = (
+_ALIASES = Prepared(
     select(model_aliases_table.c.alias, model_aliases_table.c.version)
     .where(model_aliases_table.c.model_id == bindparam("model"))
     .order_by(model_aliases_table.c.alias)
 )
-_TAGS = (
+_ALL_TAGS = (
     select(model_tags_table.c.version, model_tags_table.c.key, model_tags_table.c.value)
     .where(model_tags_table.c.model_id == bindparam("model"))
     .order_by(model_tags_table.c.key)
 )
-_TAGS_OF_ONE = _TAGS.where(model_tags_table.c.version == bindparam("version"))
+_TAGS = Prepared(_ALL_TAGS)
+_TAGS_OF_ONE = Prepared(_ALL_TAGS.where(model_tags_table.c.version == bindparam("version")))

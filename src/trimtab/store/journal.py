@@ -14,6 +14,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 
 from trimtab.digest import digest_json
 from trimtab.errors import JournalBrokenError
+from trimtab.store.prepared import Prepared
 from trimtab.store.schema import journal_head_table as head
 from trimtab.store.schema import journal_table as journal
 from trimtab.store.types import to_microseconds
@@ -24,9 +25,9 @@ GENESIS = "b3:" + "0" * 64
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 # Made once: to build a statement takes SQLAlchemy several times as long as to run it.
-_HEAD = select(head.c.seq, head.c.hash).where(head.c.id == 1).with_for_update()
-_NEW_HEAD = update(head).where(head.c.id == 1).values(seq=bindparam("seq"), hash=bindparam("hash"))
-_NEW_ENTRY = insert(journal)
+_HEAD = Prepared(select(head.c.seq, head.c.hash).where(head.c.id == 1).with_for_update())
+_NEW_HEAD = Prepared(update(head).where(head.c.id == 1).values(seq=bindparam("seq"), hash=bindparam("hash")))
+_NEW_ENTRY = Prepared(insert(journal))
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ def append(
 
     The head row is locked first, so that entries of concurrent transactions form one chain.
     """
-    standing = connection.execute(_HEAD).one()
+    (standing,) = _HEAD.rows(connection)
     row = {
         "seq": standing.seq + 1,
         "at": at,
@@ -81,8 +82,8 @@ def append(
         "previous": standing.hash,
     }
     row["hash"] = _hash(row)
-    connection.execute(_NEW_ENTRY, row)
-    connection.execute(_NEW_HEAD, {"seq": row["seq"], "hash": row["hash"]})
+    _NEW_ENTRY.run(connection, [row])
+    _NEW_HEAD.run(connection, [{"seq": row["seq"], "hash": row["hash"]}])
     return int(row["seq"])
 
 
