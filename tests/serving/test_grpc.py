@@ -326,6 +326,18 @@ def test_workers_share_the_port_and_another_gateway_does_not(
         until(lambda: listening() == 2)
 
 
+def test_a_gateway_starts_again_on_its_port_at_once(served: Served) -> None:
+    port = "0"
+    for _ in range(3):
+        with start(served, TRIMTAB_GATEWAY_GRPC_PORT=port) as running:
+            target = address(running.until_ready())
+            port = target.rpartition(":")[2]
+            with triton.InferenceServerClient(target) as client:
+                until(lambda: answers(client))
+                client.infer(MODEL, inputs(columns(1)))
+                running.stop()  # which closes the connection from its side
+
+
 def test_a_call_under_way_at_the_end_is_answered(served: Served) -> None:
     async def ask(target: str, running: RunningGateway) -> tuple[int, int]:
         done = failed = 0

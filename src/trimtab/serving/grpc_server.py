@@ -10,6 +10,12 @@ from trimtab.serving.grpc_service import InferenceService
 LEAST_PING_SECONDS = 5
 """How often a client may ask whether its connection still stands."""
 
+KEEPALIVE_SECONDS = 60
+"""How often a silent client is asked whether it is still there; if not, its connection is closed."""
+
+MOST_CALLS = 256
+"""Calls of one connection that are under way at once, each with its message; others wait their turn."""
+
 
 class GrpcServer:
     """Serves the Open Inference Protocol on a port that other workers share."""
@@ -27,6 +33,9 @@ class GrpcServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", self._body_limit),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", MOST_CALLS),
+                ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+                ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
             ]
         )
