@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ from trimtab.serving.access import access_for, check_binding, is_loopback, token
 from trimtab.serving.grpc_port import check_grpc, hold_port
 from trimtab.serving.last_known import read_last_known
 from trimtab.serving.listener import listen
-from trimtab.serving.segments import FOLDER
+from trimtab.serving.log_folder import FOLDER
 from trimtab.serving.store_link import StoreLink
 
 _log = logging.getLogger(__name__)

@@ -21,10 +21,11 @@ from pathlib import Path
 import msgspec
 
 from trimtab.errors import StorageFullError, UnavailableError
+from trimtab.serving import log_folder
 from trimtab.serving.frames import EntryFrame, Scan, encoded, scan
 
 SUFFIX = ".seg"
-FOLDER = "log"
+FOLDER = log_folder.FOLDER
 DRAFT_SECONDS = 60.0
 LARGEST_SEGMENT = 64 * 2**20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
