@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc.aio
 
 from trimtab.errors import ConflictError
@@ -12,6 +14,9 @@ LEAST_PING_SECONDS = 5
 
 KEEPALIVE_SECONDS = 60
 """How often a silent client is asked whether it is still there; if not, its connection is closed."""
+
+QUIET_SECONDS = 0.1
+"""So long after the last call a server that is to end takes it that no more will come."""
 
 MOST_CALLS = 256
 """Calls of one connection that are under way at once, each with its message; others wait their turn."""
@@ -50,6 +55,17 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and give those that are under way `grace` seconds."""
-        if self._server is not None:
-            await self._server.stop(grace)
+        """Answer what has come, then take no more; all within about `grace` seconds.
+
+        gRPC cancels calls that it has received and not yet handed over when it stops, so it is let stop once
+        none came for a moment; if they never cease to come, some of the last are cancelled.
+        """
+        if self._server is None:
+            return
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + grace / 2
+        seen = -1
+        while seen != self._service.calls and loop.time() < patience:
+            seen = self._service.calls
+            await asyncio.sleep(QUIET_SECONDS)
+        await self._server.stop(grace / 2)

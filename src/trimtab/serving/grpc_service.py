@@ -93,7 +93,8 @@ Work = Callable[[Any, Call], Awaitable[Any]]
 
 class InferenceService:
     """The service's methods for one gateway worker. `answering` gives what answers questions under these
-    prediction ids: the same that HTTP uses, so that rows of both share model calls."""
+    prediction ids: the same that HTTP uses, so that rows of both share model calls. `calls` is how many have
+    come."""
 
     def __init__(
         self, state: State, log: PredictionLog, answering: Callable[[PredictionIds], Answering]
@@ -101,6 +102,7 @@ class InferenceService:
         self._state = state
         self._log = log
         self._answering = answering
+        self.calls = 0
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """All methods, for a server of grpc.aio."""
@@ -130,6 +132,7 @@ class InferenceService:
 
         async def method(message: bytes, context: Any) -> bytes:
             started = time.perf_counter_ns()
+            self.calls += 1
             self._state.in_flight += 1
             asked = None
             try:
