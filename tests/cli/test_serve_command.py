@@ -203,3 +203,19 @@ def test_a_port_that_is_taken_is_told_before_anything_is_changed(
 def test_beyond_this_machine_a_token_is_needed(trimtab: Trimtab, tmp_path: Path, model: Path) -> None:
     trimtab("serve", model, "--dir", tmp_path / "made", "--host", "0.0.0.0", "--port", "0").failed(4, "token")
     assert not (tmp_path / "made" / FILE_NAME).exists()
+
+
+def test_what_is_deployed_or_deleted_meanwhile_is_taken_up_and_no_prediction_is_lost(
+    trimtab: Trimtab, tmp_path: Path, home: Path
+) -> None:
+    with Serving(tmp_path, "models:/rides/1", "--dir", home) as serving, serving.client() as client:
+        trimtab("endpoint", "deploy", "rides", "--model", "rides", "--alias", "fast", "--dir", home)
+        predict = "/v1/endpoints/rides/predict"
+        until(lambda: client.post(predict, json={"row": ROW}).json()["version"] == "2")
+        trimtab("endpoint", "delete", "rides", "--dir", home)
+        until(lambda: client.post(predict, json={"row": ROW}).status_code == 404)
+        asked = client.get("/v1/status").json()["log"]["predictions"]
+        assert client.post("/invocations", json={"instances": [ROW]}).status_code == 404
+        assert serving.stop() == 0
+    with Workspace.open(home) as workspace:
+        assert Outcomes(workspace).counts("rides")[0] == asked > 1
