@@ -13,7 +13,7 @@ from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving import invocations, open_inference, openapi, plain_json, tensorflow_serving
 from trimtab.serving.access import check_origin
 from trimtab.serving.answering import Answering
-from trimtab.serving.bodies import Channel, read_body
+from trimtab.serving.bodies import Channel, Patience
 from trimtab.serving.frames import FailureFrame, encoded
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
@@ -65,6 +65,7 @@ class Gateway:
         self._state = state
         self._log = log
         self._body_limit = body_limit
+        self._patience = Patience()
         self._answering: Answering | None = None
 
     async def __rsgi__(self, scope: Scope, channel: Channel) -> None:
@@ -93,6 +94,8 @@ class Gateway:
                 headers.append(("retry-after", "5"))
             if isinstance(error, MethodNotAllowedError):
                 headers.append(("allow", error.allowed))
+            if error.http_status == 408:
+                headers.append(("connection", "close"))
             if error.http_status == 401:
                 headers.append(("www-authenticate", "Bearer"))
             if error.http_status >= 500:
@@ -119,7 +122,9 @@ class Gateway:
         if given is not None and view.replay_at is None:
             view = await self._state.fresh_view()  # the replay may have begun this very moment
         at = event_time(given, view)
-        body = await read_body(headers, channel, self._body_limit) if scope.method == "POST" else b""
+        body = b""
+        if scope.method == "POST":
+            body = await self._patience.read(headers, channel, self._body_limit)
         if view.ids is None:
             raise UnavailableError("This gateway is starting and does not know its routes yet.")
         parts = [unquote(part) if "%" in part else part for part in path.strip("/").split("/")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from typing import Any, Protocol
 
@@ -10,6 +11,11 @@ from trimtab.serving.requests import Headers
 
 DRAINED_BYTES = 64 * 2**20
 """How much of a body that is too large is read and thrown away, so that the client hears why."""
+
+BODY_SECONDS = 30.0
+"""How long a body may take to come: as long as Granian gives the headers."""
+
+LOOK_SECONDS = 1.0
 
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
@@ -35,6 +41,54 @@ class UnsupportedEncodingError(InvalidInputError):
 
     code = "unsupported_encoding"
     http_status = 415
+
+
+class SlowBodyError(MalformedError):
+    """The body did not come in time."""
+
+    code = "slow_body"
+    http_status = 408
+
+
+class Patience:
+    """Ends the reading of bodies that do not come: one look at all of them each second, where a timer for each
+    would cost every request."""
+
+    def __init__(self, seconds: float = BODY_SECONDS) -> None:
+        self._seconds = seconds
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._over: set[asyncio.Task[Any]] = set()
+        self._watched = False
+
+    async def read(self, headers: Headers, channel: Channel, limit: int) -> bytes:
+        """`read_body`; raises SlowBodyError if it takes too long."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._reading[task] = loop.time() + self._seconds
+        if not self._watched:
+            self._watched = True
+            loop.call_later(LOOK_SECONDS, self._look, loop)
+        try:
+            return await read_body(headers, channel, limit)
+        except asyncio.CancelledError:
+            if task not in self._over:
+                raise
+            task.uncancel()
+            raise SlowBodyError(f"The body did not come within {self._seconds:g} seconds.") from None
+        finally:
+            del self._reading[task]
+            self._over.discard(task)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task, deadline in self._reading.items():
+            if now > deadline and task not in self._over:
+                self._over.add(task)
+                task.cancel()
+        self._watched = bool(self._reading)
+        if self._watched:
+            loop.call_later(LOOK_SECONDS, self._look, loop)
 
 
 async def read_body(headers: Headers, channel: Channel, limit: int) -> bytes:
