@@ -51,8 +51,8 @@ class SlowBodyError(MalformedError):
 
 
 class Patience:
-    """Ends the reading of bodies that do not come: one look at all of them each second, where a timer for each
-    would cost every request."""
+    """Ends the reading of bodies that do not come: one look at all of them each second, where a timer for
+    each would cost every request."""
 
     def __init__(self, seconds: float = BODY_SECONDS) -> None:
         self._seconds = seconds
