@@ -8,7 +8,7 @@ from tests.serving.conftest import Served
 from tests.serving.running_gateway import RunningGateway
 from tests.serving.tiny_models import ROW, version_of
 
-from trimtab.serving.routes import Arm, Route
+from trimtab.serving.routes import Arm, Route, single
 
 MODEL = "/v1/models/rides"
 VALUES = list(ROW.values())
@@ -133,3 +133,22 @@ def test_labels_are_the_roles_of_the_versions_on_the_route(served: Served) -> No
             for _ in range(5)
         ]
         assert len({answer.headers["trimtab-model-version"] for answer in keyed}) == 1
+
+
+def test_an_endpoint_that_cannot_be_served_is_told_to_be_so(served: Served) -> None:
+    served.route(single("rides-model", 9, "b3:" + "0" * 64))
+    with RunningGateway(served.project) as running, running.until_ready().client() as client:
+        found = client.get(MODEL)
+        assert (found.status_code, found.json()["ready"]) == (503, False)
+        assert "Version 9" in found.json()["error"]
+        for path, body, key in (
+            (f"{MODEL}:predict", {"instances": [ROW]}, "error"),
+            ("/invocations", {"instances": [ROW]}, "error_code"),
+        ):
+            found = client.post(path, json=body)
+            assert found.status_code == 503
+            assert key in found.json()
+            assert found.headers["retry-after"]
+        assert client.get("/v1/models").json() == {"models": []}
+        assert client.get("/openapi.json").json()["paths"] == {}
+        assert client.get("/v1/endpoints/rides/docs").status_code == 503
