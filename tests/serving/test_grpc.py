@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
 from numpy.typing import NDArray
 from tests.serving.conftest import Served
 from tests.serving.running_gateway import RunningGateway, until
@@ -123,6 +124,9 @@ def test_the_client_reads_what_the_server_and_the_model_are(
         (t["name"], t["datatype"]) for t in model["inputs"]
     ]
     assert found["outputs"] == [{"name": "prediction", "datatype": "FP64", "shape": ["-1"]}]
+    config = caller.get_model_config(MODEL, as_json=True)["config"]
+    assert [tensor["data_type"] for tensor in config["input"]] == ["TYPE_FP64", "TYPE_STRING", "TYPE_BOOL"]
+    assert config["version_policy"] == {"specific": {"versions": ["1"]}}
 
 
 @pytest.mark.parametrize("rows", [1, 3, 300])
@@ -269,8 +273,24 @@ def test_unknown_models_versions_and_methods_are_told(
         stub.ModelInfer(request)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelConfig(service_pb2.ModelConfigRequest(name=MODEL))
+        stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=MODEL))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_time_of_its_own_belongs_into_a_replay(caller: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="only in a workspace in replay") as caught:
+        caller.infer(MODEL, inputs(columns(1)), headers={"trimtab-event-time": "2011-01-01T00:00:00Z"})
+    assert "INVALID_ARGUMENT" in str(caught.value.status())
+
+
+def test_the_client_for_event_loops_is_answered_too(gateway: RunningGateway) -> None:
+    async def ask() -> list[float]:
+        async with triton_aio.InferenceServerClient(address(gateway)) as client:
+            found = await client.infer(MODEL, inputs(columns(2)))
+            told: list[float] = found.as_numpy("prediction").tolist()
+            return told
+
+    assert len(asyncio.run(ask())) == 2
 
 
 def test_a_message_above_the_limit_is_refused(caller: triton.InferenceServerClient) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
 from numpy.typing import NDArray
 from tests.serving.conftest import Served
 from tests.serving.running_gateway import RunningGateway
@@ -120,6 +122,18 @@ def test_several_calls_at_once_get_their_own_answers(gateway: RunningGateway) ->
         asked = [client.async_infer(MODEL, inputs(columns(rows), binary=True)) for rows in range(1, 9)]
         sizes = [call.get_result().as_numpy("prediction").shape for call in asked]
     assert sizes == [(rows,) for rows in range(1, 9)]
+
+
+def test_the_client_for_event_loops_is_answered_too(gateway: RunningGateway) -> None:
+    async def ask() -> list[float]:
+        async with triton_aio.InferenceServerClient(gateway.url.removeprefix("http://")) as client:
+            found = await client.infer(
+                MODEL, inputs(columns(300), binary=True), response_compression_algorithm="gzip"
+            )
+            told: list[float] = found.as_numpy("prediction").tolist()
+            return told
+
+    assert len(asyncio.run(ask())) == 300
 
 
 @pytest.mark.parametrize(

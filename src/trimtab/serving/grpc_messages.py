@@ -2,7 +2,8 @@
 
 Generated code would have to be at most as new as the protobuf that runs it, and would share one registry with
 the code that a client in the same process brings for the same names; these stand in a registry of their own.
-What is read here is the part of the language that the file uses: messages, nested ones, fields, maps, oneofs.
+What is read here is the part of the language that the file uses: messages, nested ones, fields, maps, oneofs
+and enums.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class _Reader:
                     self._until("}")
                 case "message":
                     self._message(self.file.message_type.add())
+                case "enum":
+                    self._enum(self.file.enum_type.add())
                 case token:
                     raise ValueError(f"'{token}' is not understood in {FILE}")
 
@@ -80,6 +83,14 @@ class _Reader:
                 case _:
                     self._field(message, token)
 
+    def _enum(self, enum: Any) -> None:
+        enum.name = self._next()
+        self._expect("{")
+        while (token := self._next()) != "}":
+            self._expect("=")
+            enum.value.add(name=token, number=int(self._next()))
+            self._expect(";")
+
     def _field(self, message: Any, kind: str) -> Any:
         field = message.field.add(name=self._next(), label=_FIELD.LABEL_OPTIONAL)
         self._expect("=")
@@ -113,16 +124,19 @@ def _set_type(field: Any, kind: str) -> None:
 
 def _qualified(file: Any) -> None:
     """Write all types of messages as the registry wants them: from the package on."""
+    enums = {enum.name for enum in file.enum_type}
 
     def walk(message: Any, path: str, known: dict[str, str]) -> None:
         mine = {**known, **{nested.name: f"{path}.{nested.name}" for nested in message.nested_type}}
         for field in message.field:
             if field.type == _FIELD.TYPE_MESSAGE:
+                if field.type_name in enums:
+                    field.type = _FIELD.TYPE_ENUM
                 field.type_name = mine[field.type_name]
         for nested in message.nested_type:
             walk(nested, mine[nested.name], mine)
 
-    top = {message.name: f".{file.package}.{message.name}" for message in file.message_type}
+    top = {each.name: f".{file.package}.{each.name}" for each in (*file.message_type, *file.enum_type)}
     for message in file.message_type:
         walk(message, top[message.name], top)
 

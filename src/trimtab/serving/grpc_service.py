@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from trimtab.errors import InvalidInputError, MalformedError, TrimtabError, UnavailableError
@@ -21,6 +22,7 @@ from trimtab.serving.open_inference_models import (
     OUTPUT,
     OUTPUT_DATATYPE,
     load,
+    model_configuration,
     model_metadata,
     place_of,
     refuse_unload,
@@ -112,6 +114,7 @@ class InferenceService:
             "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
             "ModelInfer": self._model_infer,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._repository_model_load,
@@ -188,6 +191,10 @@ class InferenceService:
             for tensor in tensors:
                 place.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         return told
+
+    async def _model_config(self, asked: Any, call: Call) -> Any:
+        found = model_configuration(call.view.table.get(asked.name), asked.version or None)
+        return ParseDict({"config": found}, MESSAGES["ModelConfigResponse"]())
 
     async def _model_infer(self, asked: Any, call: Call) -> Any:
         view = call.view
