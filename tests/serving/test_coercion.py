@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.models.signature import Column
-from trimtab.serving.coercion import boolean, coercion_of, number, whole_number
+from trimtab.serving.coercion import _all_numbers, boolean, coercion_of, number, whole_number
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,18 @@ def test_every_number_survives_being_written_as_a_text(value: float) -> None:
 def test_no_value_makes_a_coercion_fail(value: Any) -> None:
     for coerce in (number, boolean, whole_number):
         coerce(value)
+
+
+cells = (
+    st.none() | st.floats().map(repr) | st.integers().map(str) | st.text("0123456789.eE+-_ nai", max_size=6)
+)
+
+
+@given(st.lists(cells, min_size=1))
+def test_a_column_of_texts_is_read_as_each_of_them(values: list[str | None]) -> None:
+    made = _all_numbers(values)
+    if made is not None:
+        assert made == [number(value) for value in values]
 
 
 def test_texts_are_left_alone() -> None:

@@ -63,6 +63,18 @@ def test_csv_is_taken_with_a_header(client: httpx.Client, plain: float, kind: st
     assert found.json() == {"predictions": [plain] * 2}
 
 
+def test_a_large_body_is_answered_in_its_order(client: httpx.Client) -> None:
+    rows = 20_000
+    lines = [f"{row % 11}.25,{('winter', 'summer')[row % 2]},{row % 3 == 0}" for row in range(rows)]
+    text = "x,season,holiday\n" + "\n".join(lines)
+    by_csv = client.post(PATH, content=text, headers={"content-type": "text/csv"})
+    data = [[row % 11 + 0.25, ("winter", "summer")[row % 2], row % 3 == 0] for row in range(rows)]
+    by_json = client.post(PATH, json={"dataframe_split": {"columns": NAMES, "data": data}})
+    assert by_csv.json() == by_json.json()
+    assert len(by_csv.json()["predictions"]) == rows
+    assert by_csv.headers["trimtab-prediction-id"] != by_json.headers["trimtab-prediction-id"]
+
+
 def test_csv_without_a_header_is_in_the_order_of_the_signature(client: httpx.Client, plain: float) -> None:
     found = client.post(PATH, content="1.0,winter,0\n", headers={"content-type": "text/csv; header=absent"})
     assert found.json() == {"predictions": [plain]}

@@ -23,6 +23,7 @@ is null, where MLflow writes NaN, which is not JSON. Parquet is not taken.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from importlib.metadata import version as package_version
@@ -50,6 +51,9 @@ PREDICTION_ID = "trimtab-prediction-id"
 MODEL_VERSION = "trimtab-model-version"
 IGNORED_COLUMNS = "trimtab-ignored-columns"
 KEY = "trimtab-key"
+
+INLINE_BYTES = 64 * 2**10
+"""Up to so many bytes are read in the event loop."""
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CSV = frozenset({"text/csv", "application/csv"})
@@ -121,8 +125,7 @@ def failure(error: TrimtabError) -> bytes:
 async def _invoke(request: Request, name: str | None) -> Response:
     try:
         endpoint = _endpoint(request.view.table, name)
-        coercion = coercion_for(endpoint)
-        columns, ignored = coercion.columns(_table(request, coercion))
+        columns, ignored = await _columns(request, coercion_for(endpoint))
         answer = await request.answering.answer(
             Question(
                 endpoint=endpoint,
@@ -161,6 +164,14 @@ def _endpoint(table: EndpointTable, name: str | None) -> LoadedEndpoint:
     raise MalformedError(
         f"This gateway has {len(names)} endpoints, and /invocations names none.", hint=f"Use one of {shown}."
     )
+
+
+async def _columns(request: Request, coercion: Coercion) -> tuple[Table, list[str]]:
+    """The columns of a body, and the names of those that are passed over. A large body is read in a thread,
+    since all other requests would wait for it."""
+    if len(request.body) <= INLINE_BYTES:
+        return coercion.columns(_table(request, coercion))
+    return await asyncio.to_thread(lambda: coercion.columns(_table(request, coercion)))
 
 
 def _table(request: Request, coercion: Coercion) -> Table:
