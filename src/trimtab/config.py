@@ -49,6 +49,15 @@ class Settings(BaseSettings):
     )
     cpu: int = Field(2, ge=1, description="steps that a worker runs at a time")
     model_threads: int = Field(1, ge=1, description="threads that one prediction may use")
+    confined_models: tuple[str, ...] = Field(
+        (),
+        description="models, by name or pattern ('price-*'), that are served in a process of their own "
+        "although only their own code (a pickle) can load them; no others are",
+    )
+    confined_memory_mb: int = Field(4096, ge=256, description="address space of such a process, megabytes")
+    confined_timeout_ms: int = Field(
+        10_000, ge=10, description="how long such a process may take for one call"
+    )
     body_limit: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
     log_full: Literal["refuse", "drop", "sample"] = Field(
         "refuse",

@@ -13,9 +13,8 @@ from trimtab.loop.deployment import Deployments
 from trimtab.models.contents import address_of, is_address
 from trimtab.models.policy import Override
 from trimtab.models.registry import Registry
-from trimtab.models.runtimes.predictor import load_predictor
 from trimtab.models.versions import ModelVersion
-from trimtab.server.standalone import servable_folder
+from trimtab.server.standalone import loaded
 from trimtab.workspace import Workspace
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
@@ -88,4 +87,4 @@ def _check_version(workspace: Workspace, version: ModelVersion) -> None:
             f"{address_of(workspace, version.digest)}.",
             hint="Fetch them, and register their folder.",
         )
-    load_predictor(servable_folder(workspace, version.digest)).close()
+    loaded(workspace, version.digest, version.model).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from trimtab.cli.group import single_command
 from trimtab.cli.output import say
 from trimtab.config import FILE_NAME, load_settings
+from trimtab.models.confined.confinement import Confinement
 from trimtab.server.standalone import (
     Standing,
     check_folder,
@@ -45,6 +47,13 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: any (default 8601).")] = None,
     grpc_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for gRPC.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=64, help="Worker processes (default 1).")] = None,
+    confined: Annotated[
+        bool,
+        typer.Option(
+            "--confined",
+            help="Let a model that only its own code can load (a pickle) run it, in a process of its own.",
+        ),
+    ] = False,
     project: Annotated[
         Path | None,
         typer.Option(
@@ -60,10 +69,13 @@ def serve(
     It stands behind an endpoint of the project and answers every protocol of the gateway, logged like any
     other. In a project the endpoint stays; `trimtab endpoint delete` takes it away.
     """
-    if not is_model_address(model):
-        check_folder(Path(model))
+    if confined:
+        # The gateway, which this process becomes, reads it there as well.
+        os.environ["TRIMTAB_CONFINED_MODELS"] = '["*"]'
     folder = project_for(model, project)
     settings = load_settings(folder or Path())
+    if not is_model_address(model):
+        check_folder(Path(model), name, Confinement.of(settings))
     host = settings.host if host is None else host
     port = settings.gateway_port if port is None else port
     grpc_port = settings.gateway_grpc_port if grpc_port is None else grpc_port

@@ -128,6 +128,9 @@ class _ColumnEncoder:
         elif column.kind == "boolean":
             self._wanted, self._types, self._array_kinds = "true or false", {bool}, "b"
             self.one = self._boolean
+        elif column.kind == "text":  # which no matrix holds: see trimtab.models.confined
+            self._wanted, self._types, self._array_kinds = "a text", {str}, ""
+            self.one = self._other
         else:
             texts = isinstance(column.categories[0], str)
             self._wanted = "a text" if texts else "a whole number"

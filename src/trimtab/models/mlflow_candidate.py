@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -48,6 +49,20 @@ _KINDS: Mapping[str, Kind] = {
 }
 _WHOLE = {"integer": np.int32, "long": np.int64}
 _DECIMAL = {"float": np.float32, "double": np.float64}
+
+
+class MlflowColumn(msgspec.Struct, frozen=True):
+    """A column of a model's signature: its kind, and MLflow's name of its type."""
+
+    name: str
+    kind: Kind
+    type: str
+    required: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes whole numbers only."""
+        return self.type in _WHOLE
 
 
 class MlflowCandidate:
@@ -104,6 +119,29 @@ class MlflowCandidate:
             each.name: Input(_KINDS.get(_type_of(each), "other"), each.required)
             for each in self._schema.inputs
         }
+
+    @property
+    def columns(self) -> list[MlflowColumn] | None:
+        """Its input columns with their types; those of a matrix without names are called by their places,
+        from 0. None if it does not say."""
+        if self._schema is None:
+            return None
+        if self._named:
+            types = [(each.name, _type_of(each), each.required) for each in self._schema.inputs]
+            return [MlflowColumn(n, _KINDS.get(type, "other"), type, needed) for n, type, needed in types]
+        first = self._schema.inputs[0]
+        if not isinstance(first, TensorSpec) or len(first.shape) != 2 or first.shape[1] < 1:
+            return None
+        return [MlflowColumn(str(place), "number", "double", True) for place in range(first.shape[1])]
+
+    def example(self) -> dict[str, list[Any]]:
+        """Its input example by column, as plain values; empty if it has none, or none of named columns."""
+        given: Any = self._document.load_input_example(str(self._folder))
+        if isinstance(given, np.ndarray) and given.ndim == 2:
+            given = pd.DataFrame(given, columns=[str(place) for place in range(given.shape[1])])
+        if not isinstance(given, pd.DataFrame):
+            return {}
+        return {str(name): [_cell(value) for value in given[name].tolist()] for name in given.columns}
 
     def answers(self, rows: pl.DataFrame) -> Numbers:
         """One number for each row."""
@@ -204,6 +242,14 @@ def told(error: BaseException) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:300]}..."
     return f"{type(error).__name__}: {text.rstrip('.')}." if text else f"{type(error).__name__}."
+
+
+def _cell(value: Any) -> Any:
+    if value is None or value is pd.NaT or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool | int | float | str):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _type_of(column: Any) -> str:

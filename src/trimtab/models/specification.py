@@ -126,5 +126,6 @@ def _unservable(folder: Path) -> RefusedError:
     )
     return RefusedError(
         f"The model in '{folder}' is refused: {reason}.",
-        hint="Package it with trimtab.Model.lightgbm(...) or trimtab.Model.onnx(...).",
+        hint="Package it with trimtab.Model (sklearn, lightgbm, xgboost, onnx), convert it with "
+        "`trimtab model convert`, or allow it a process of its own by the setting confined_models.",
     )

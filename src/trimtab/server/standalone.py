@@ -12,11 +12,13 @@ import msgspec
 from trimtab.config import FILE_NAME
 from trimtab.errors import InvalidInputError, NotFoundError, RefusedError
 from trimtab.loop.deployment import Deployments
+from trimtab.models.confined.confinement import Confinement
+from trimtab.models.confined.predictor import check_servable, load_servable
 from trimtab.models.contents import address_of, is_address, tree_at
 from trimtab.models.registry import Registry
+from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Signature
 from trimtab.models.sources import place_of_source, version_in
-from trimtab.models.specification import read_example, read_specification
 from trimtab.models.versions import ModelVersion, VersionRecord
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
@@ -61,12 +63,12 @@ def open_project(folder: Path | None) -> Workspace:
     return Workspace.open(folder) if (folder / FILE_NAME).exists() else Workspace.create(folder)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise the reason if a folder holds no model that a gateway serves: NotFoundError, ModelCorruptError,
-    RefusedError."""
+def check_folder(folder: Path, name: str | None, confinement: Confinement) -> None:
+    """Raise the reason if a folder holds no model that a gateway serves under a name: NotFoundError,
+    ModelCorruptError, RefusedError."""
     if not folder.is_dir():
         raise NotFoundError(f"There is no folder '{folder}'.", hint=_FORMS)
-    read_specification(folder)
+    check_servable(folder, model=name or endpoint_name(str(folder)), confinement=confinement)
 
 
 def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
@@ -84,11 +86,10 @@ def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
             f"The files of '{model}' are elsewhere, at {address_of(workspace, digest)}.",
             hint="Fetch them, and serve their folder.",
         )
-    folder = servable_folder(workspace, digest)
-    signature = read_specification(folder).signature
-    example = read_example(folder)
     named = endpoint_name(model) if found is None else found.model
     endpoint = name or endpoint_name(named)
+    with loaded(workspace, digest, endpoint if found is None else found.model) as predictor:
+        signature, example = predictor.signature, predictor.example
 
     def work(tx: Transaction) -> ModelVersion:
         version = found or _registered(registry, tx, endpoint, digest, model, signature)
@@ -100,15 +101,14 @@ def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
     return Standing(endpoint, version.model, version.version, row)
 
 
-def servable_folder(workspace: Workspace, digest: str) -> Path:
-    """The files of a model where this machine's gateways look for them first. Raises RefusedError for one
-    that they do not serve, ModelCorruptError."""
+def loaded(workspace: Workspace, digest: str, model: str) -> Predictor:
+    """The model of that name and content, loaded as this machine's gateways load it, from where they look for
+    it first. Raises RefusedError for one that they do not serve, ModelCorruptError, UnavailableError."""
     folder = workspace.cache / "models" / digest.replace(":", "-")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         workspace.blobs.fetch_tree(digest, folder)
-    read_specification(folder)
-    return folder
+    return load_servable(folder, model=model, confinement=Confinement.of(workspace.settings))
 
 
 def endpoint_name(model: str) -> str:

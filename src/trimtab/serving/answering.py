@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -24,6 +25,9 @@ from trimtab.serving.state import State
 INLINE_ROWS = 256
 """Up to so many rows are scored in the event loop; more would keep other requests waiting, and go to a
 thread."""
+
+THREADS_APART = 32
+"""Requests to models in processes of their own that wait for an answer at once; others wait for these."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Answering:
         self._state = state
         self._coalescer = Coalescer(ids, log)
         self._busy: Counter[str] = Counter()
+        self._apart = ThreadPoolExecutor(THREADS_APART, thread_name_prefix="apart")
 
     async def answer(self, question: Question) -> Answer:
         """Score, log and answer. Raises InvalidInputError for input that the model cannot take,
@@ -74,6 +79,8 @@ class Answering:
             )
         pinned = None if question.version is None else endpoint.place_of(question.version)
         leader = endpoint.primary if pinned is None else pinned
+        if endpoint.blocking:
+            return await self._answer_apart(question, leader, pinned)
         row = _single(question)
         if row is not None:
             question = row
@@ -84,6 +91,20 @@ class Answering:
             scored = _score(question, leader)
         else:
             scored = await asyncio.get_running_loop().run_in_executor(None, _score, question, leader)
+        return self._told(question, scored, leader, pinned)
+
+    async def _answer_apart(self, question: Question, leader: int, pinned: int | None) -> Answer:
+        """Answer for models in processes of their own, which share a call as they are ready, in threads that
+        nobody else waits for."""
+        if question.row is not None:
+            columns = {name: [value] for name, value in question.row.items()}
+            question = msgspec.structs.replace(question, columns=columns, row=None)
+        scored = await asyncio.get_running_loop().run_in_executor(self._apart, _score, question, leader)
+        return self._told(question, scored, leader, pinned)
+
+    def _told(self, question: Question, scored: _Scored, leader: int, pinned: int | None) -> Answer:
+        """The answer out of what the versions said, logged."""
+        endpoint = question.endpoint
         for place, error in scored.failures:
             self._failed(question, place, error)
         if scored.scores[leader] is None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from trimtab.errors import ModelCorruptError, NotFoundError, TrimtabError, UnavailableError, unknown
-from trimtab.models.runtimes.predictor import Predictor, load_predictor
+from trimtab.models.confined.confinement import NOTHING, Confinement
+from trimtab.models.confined.predictor import check_servable, load_servable, needs_process
+from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Column
 from trimtab.serving.frames import ColumnKind, EntryFrame
 from trimtab.serving.options import DEFAULT, Options, Sampler
@@ -21,6 +23,9 @@ FetchTree = Callable[[str, Path], None]
 
 RETRY_SECONDS = 2.0
 """How long a model that could not be loaded is left alone."""
+
+RETRY_APART_SECONDS = 30.0
+"""The same for one that costs a process of its own, which takes seconds to start."""
 
 _refs = itertools.count().__next__
 
@@ -36,6 +41,8 @@ class LoadedEndpoint:
         self.options = options
         self.sampler = Sampler(options.log_share)
         self.predictors = predictors
+        # Whether a version waits for another process, so that no event loop may ask it.
+        self.blocking = any(predictor.blocking for predictor in predictors)
         self.chooser = Chooser(route)
         self.versions = tuple(arm.version for arm in route.arms)
         self.primary = next(place for place, arm in enumerate(route.arms) if arm.role == "primary")
@@ -118,8 +125,9 @@ EMPTY = EndpointTable({}, {})
 class ModelShelf:
     """Keeps loaded models by digest, and their folders in a cache on disk."""
 
-    def __init__(self, cache: Path, *, threads: int = 1) -> None:
+    def __init__(self, cache: Path, *, threads: int = 1, confinement: Confinement = NOTHING) -> None:
         self._cache = cache
+        self._confinement = confinement
         self._threads = threads
         self._loaded: dict[str, Predictor] = {}
         self._failed: dict[str, tuple[float, TrimtabError]] = {}
@@ -142,7 +150,7 @@ class ModelShelf:
                 endpoints[name] = standing
                 continue
             try:
-                predictors = tuple(self._predictor(arm, fetch) for arm in route.arms)
+                predictors = tuple(self._predictor(route.model, arm, fetch) for arm in route.arms)
             except TrimtabError as error:
                 failures[name] = str(error)
                 if standing is not None:
@@ -161,14 +169,17 @@ class ModelShelf:
         """Where the cache has a model's folder."""
         return self._cache / digest.replace(":", "-")
 
-    def _predictor(self, arm: Arm, fetch: FetchTree | None) -> Predictor:
+    def _predictor(self, model: str, arm: Arm, fetch: FetchTree | None) -> Predictor:
         found = self._loaded.get(arm.digest)
+        if found is not None and found.blocking:  # another model with the same content may not be allowed it
+            check_servable(self.folder(arm.digest), model=model, confinement=self._confinement)
         if found is None:
             failed_at, failure = self._failed.get(arm.digest, (0.0, None))
-            if failure is not None and time.monotonic() - failed_at < RETRY_SECONDS:
+            pause = RETRY_APART_SECONDS if needs_process(self.folder(arm.digest)) else RETRY_SECONDS
+            if failure is not None and time.monotonic() - failed_at < pause:
                 raise failure
             try:
-                found = self._load(arm, fetch)
+                found = self._load(model, arm, fetch)
             except TrimtabError as error:
                 self._failed[arm.digest] = (time.monotonic(), error)
                 raise
@@ -176,7 +187,7 @@ class ModelShelf:
             self._loaded[arm.digest] = found
         return found
 
-    def _load(self, arm: Arm, fetch: FetchTree | None) -> Predictor:
+    def _load(self, model: str, arm: Arm, fetch: FetchTree | None) -> Predictor:
         folder = self.folder(arm.digest)
         if not folder.exists():
             if fetch is None:
@@ -186,7 +197,7 @@ class ModelShelf:
             except NotFoundError as error:
                 raise UnavailableError(f"Version {arm.version} cannot be fetched: {error}") from error
         try:
-            return load_predictor(folder, threads=self._threads)
+            return load_servable(folder, model=model, confinement=self._confinement, threads=self._threads)
         except ModelCorruptError:
             # The cache may have been damaged: fetch it anew next time.
             with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from trimtab.models.signature import Column, Signature
 Parameters = dict[str, str | float | int | bool | None]
 Values = list[Any] | NDArray[Any]
 
-_DATATYPES = {"number": "FP64", "boolean": "BOOL"}
+_DATATYPES = {"number": "FP64", "boolean": "BOOL", "text": "BYTES"}
 _SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 

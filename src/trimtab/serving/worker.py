@@ -20,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from trimtab.config import STATE_FOLDER, load_settings
+from trimtab.models.confined.confinement import Confinement
 from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
 from trimtab.serving.grpc_port import load_grpc
@@ -80,7 +81,11 @@ class Worker:
             settings=settings,
             folder=root / FOLDER,
             link=StoreLink(project, settings, root / FOLDER, actor=id),
-            shelf=ModelShelf(root / "cache" / "models", threads=settings.model_threads),
+            shelf=ModelShelf(
+                root / "cache" / "models",
+                threads=settings.model_threads,
+                confinement=Confinement.of(settings),
+            ),
             state=self._state,
             flush=self._flush,
             log=log,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from trimtab.models.signature import Column, Signature
@@ -56,15 +58,15 @@ class Prelude:
             table = self._constant(f"{code}_table", _table(column))
             self._node("Gather", [table, f"{code}_index"], name, axis=0)
 
-    def _node(self, kind: str, given: list[str], made: str, **attributes: object) -> None:
+    def _node(self, kind: str, given: list[str], made: str, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(kind, given, [made], **attributes))
 
-    def _constant(self, name: str, values: np.ndarray) -> str:  # type: ignore[type-arg]  # of texts or numbers
+    def _constant(self, name: str, values: NDArray[Any]) -> str:
         self.initializers.append(numpy_helper.from_array(values, name))
         return name
 
 
-def _table(column: Column) -> np.ndarray:  # type: ignore[type-arg]  # of texts or numbers
+def _table(column: Column) -> NDArray[Any]:
     if isinstance(column.categories[0], str):
         return np.array([*column.categories, UNKNOWN_TEXT], dtype=object)
     return np.array([*column.categories, unknown_number(column)], dtype=np.int64)

@@ -31,7 +31,10 @@ class _Closed:
 
 class Predictor:
     """A loaded model. `predict` may be called from several threads at once. `example` are the rows of its
-    input example by column, for those who describe it."""
+    input example by column, for those who describe it. One that is `blocking` waits for another process, so
+    no event loop may ask it."""
+
+    blocking = False
 
     def __init__(self, specification: Specification, runtime: Runtime) -> None:
         self.specification = specification

@@ -88,7 +88,7 @@ class XGBoost:
             )
             if status:
                 self._check(status)
-            return self._result[0]
+            return float(self._result[0])
 
     def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """The raw answers, one for each row."""

@@ -1,0 +1,160 @@
+"""A model in a process of its own, in the place of one that is loaded here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.errors import InvalidInputError
+from trimtab.models.confined.confinement import NOTHING, Confinement
+from trimtab.models.confined.messages import Ask, Texts
+from trimtab.models.confined.process import ConfinedProcess
+from trimtab.models.encoding import Columns, Encoder
+from trimtab.models.runtimes.predictor import Predictor, load_predictor
+from trimtab.models.signature import Column, Output, Signature
+from trimtab.models.specification import (
+    MLMODEL_FILE,
+    SPECIFICATION_FILE,
+    Specification,
+    read_specification,
+)
+
+CONFINED = "confined"
+"""The runtime that the specification of such a model names."""
+
+_TOLERANCE = 1e-6
+
+
+class ConfinedPredictor(Predictor):
+    """Checks rows here, so that a request which the model cannot take costs its process nothing."""
+
+    blocking = True
+
+    def __init__(self, process: ConfinedProcess) -> None:
+        """A predictor for a process that has loaded its model."""
+        hello = process.hello
+        self._process = process
+        self.specification = Specification(
+            runtime=CONFINED,
+            file=MLMODEL_FILE,
+            file_digest="",
+            signature=Signature(hello.columns),
+            output=Output(),
+            target=hello.target or "prediction",
+            expected=hello.answers,
+            tolerance=_TOLERANCE,
+        )
+        self.example = dict(hello.example)
+        self._whole = frozenset(hello.whole)
+        self._columns = Encoder(Signature(hello.columns))
+        self._numbers = [column for column in hello.columns if column.kind != "text"]
+        self._texts = [column for column in hello.columns if column.kind == "text"]
+        self._matrix = Encoder(Signature(tuple(self._numbers))) if self._numbers else None
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process; None while there is none."""
+        return self._process.pid
+
+    def predict(self, columns: Columns, *, ignore_unknown: bool = False) -> NDArray[np.float64]:
+        """One answer for each row, as `Predictor.predict`; waits for the model's process.
+
+        Raises UnavailableError, too, if that died or hangs.
+        """
+        rows = self._columns.rows(columns, ignore_unknown=ignore_unknown)
+        if not rows:
+            return np.empty(0, dtype=np.float64)
+        return self._process.ask(
+            Ask(rows, self._given_numbers(columns, rows), self._given_texts(columns, rows))
+        )
+
+    def encoded_row(self, row: Mapping[str, Any], *, ignore_unknown: bool = False) -> Sequence[float]:
+        """Not for such a model: its rows are no numbers alone. Ask `predict`."""
+        raise InvalidInputError("A model in a process of its own takes no encoded rows.")
+
+    def score(self, values: Sequence[float]) -> float:
+        """Not for such a model: see `encoded_row`."""
+        raise InvalidInputError("A model in a process of its own takes no encoded rows.")
+
+    def scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Not for such a model: see `encoded_row`."""
+        raise InvalidInputError("A model in a process of its own takes no encoded rows.")
+
+    def close(self) -> None:
+        """End the process. Whatever is asked afterwards raises UnavailableError."""
+        self._process.close()
+
+    def _given_numbers(self, columns: Columns, rows: int) -> bytes:
+        if self._matrix is None:
+            return b""
+        matrix = self._matrix.matrix(columns, rows)
+        for place, column in enumerate(self._numbers):
+            if column.name in self._whole:
+                values = matrix[:, place]
+                odd = np.flatnonzero(~np.isnan(values) & (np.floor(values) != values))
+                if odd.size:
+                    raise InvalidInputError(
+                        f"The column '{column.name}' has {float(values[odd[0]])} in row {int(odd[0])}, which "
+                        "is not a whole number."
+                    )
+        return matrix.tobytes()
+
+    def _given_texts(self, columns: Columns, rows: int) -> Texts:
+        return [_texts(column, columns.get(column.name), rows) for column in self._texts]
+
+
+def load_servable(
+    folder: str | os.PathLike[str], *, model: str, confinement: Confinement = NOTHING, threads: int = 1
+) -> Predictor:
+    """Load a model for serving: here if Trimtab packaged it, and else in a process of its own.
+
+    `model` is its name, by which `confinement` allows that. Raises what `load_predictor` raises, RefusedError
+    for a model that is not allowed, and UnavailableError if its process does not start.
+    """
+    path = Path(folder)
+    if not needs_process(path) or not confinement.permits(model):
+        return load_predictor(path, threads=threads)
+    process = ConfinedProcess(path, confinement, threads=threads)
+    predictor = ConfinedPredictor(process)
+    try:
+        if predictor.example:
+            predictor.check(predictor.example)
+    except BaseException:
+        predictor.close()
+        raise
+    return predictor
+
+
+def needs_process(folder: Path) -> bool:
+    """Whether the model in a folder is served in a process of its own, or not at all."""
+    return (folder / MLMODEL_FILE).is_file() and not (folder / SPECIFICATION_FILE).exists()
+
+
+def check_servable(folder: Path, *, model: str, confinement: Confinement = NOTHING) -> None:
+    """Raise the reason if a folder holds no model that is served: RefusedError, ModelCorruptError. Loads
+    nothing."""
+    if not needs_process(folder) or not confinement.permits(model):
+        read_specification(folder)
+
+
+def _texts(column: Column, values: Any, rows: int) -> list[str | None]:
+    if values is None:
+        return [None] * rows
+    given = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    for row, value in enumerate(given):
+        if type(value) is str or (value is None and column.nullable):
+            continue
+        if value is None:
+            raise InvalidInputError(
+                f"The column '{column.name}' is missing in row {row}, and the model does not allow that.",
+                hint="Give a text.",
+            )
+        raise InvalidInputError(
+            f"The column '{column.name}' has {value!r:.60} in row {row}, which is not a text."
+        )
+    return given
