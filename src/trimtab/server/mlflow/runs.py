@@ -108,7 +108,7 @@ def create(caller: Caller, request: Create) -> Found:
             f"(run_name='{request.run_name:.200}', mlflow.runName='{tagged:.200}')."
         )
     name = request.run_name or tagged or random_name()
-    tags.setdefault(NAME_TAG, name)
+    tags[NAME_TAG] = name
     run_id = runs.new_run_id()
     experiment = experiment_number(request.experiment_id or "0")
     started_at = time_of(request.start_time or 0)
