@@ -49,6 +49,8 @@ def datatype_of(column: Column) -> str:
 
 def size_of(name: str, shape: Sequence[int]) -> int:
     """How many elements a tensor of this shape has; raises InvalidInputError for one that no input has."""
+    if len(shape) == 1 and shape[0] > 0:  # as nearly all have
+        return shape[0]
     if not 1 <= len(shape) <= 2:
         shown = list(shape) if len(shape) < 9 else f"of {len(shape)} dimensions"
         raise InvalidInputError(
