@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.serving.tiny_models import ROW, write_model
 
+from trimtab.models.runtimes.predictor import load_predictor
 from trimtab.models.signature import Column
-from trimtab.serving.coercion import _all_numbers, boolean, coercion_of, number, whole_number
+from trimtab.serving.coercion import Coercion, _all_numbers, boolean, coercion_of, number, whole_number
+from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.routes import single
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,20 @@ def test_a_column_of_texts_is_read_as_each_of_them(values: list[str | None]) -> 
     made = _all_numbers(values)
     if made is not None:
         assert made == [number(value) for value in values]
+
+
+def test_a_row_fits_only_if_nothing_had_to_be_done_to_it(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", 3, extra="leak")
+    predictor = load_predictor(tmp_path / "model")
+    coercion = Coercion(LoadedEndpoint("rides", single("m", 1, "b3:" + "0" * 64), (predictor,)))
+    whole = {**ROW, "leak": None}
+    assert coercion.fits(whole)
+    assert coercion.columns({name: [value] for name, value in whole.items()}) == (
+        {name: [value] for name, value in whole.items()},
+        [],
+    )
+    for other in (ROW, {**whole, "y": 1}, {**whole, "x": "1"}, {**whole, "x": True}, {**whole, "holiday": 1}):
+        assert not coercion.fits(other)
 
 
 def test_texts_are_left_alone() -> None:

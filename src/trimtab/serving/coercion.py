@@ -17,7 +17,7 @@ among them; a fraction is cut off to make a whole number; and true is the whole 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +36,10 @@ MISSING_WORDS = frozenset(
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*|\s*[+-]?nan\s*", re.IGNORECASE)
 _WHOLE = re.compile(r"\s*([+-]?\d{1,30})(?:\.0*)?\s*")
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-_NUMBERS = frozenset({int, float, type(None)})
+_NUMBERS: frozenset[type] = frozenset({int, float, type(None)})
+_WHOLE_NUMBERS: frozenset[type] = frozenset({int, type(None)})
+_TRUTH_VALUES: frozenset[type] = frozenset({bool, type(None)})
+_TEXTS: frozenset[type] = frozenset({str, type(None)})
 _PLAIN = re.compile(r"[0-9.eE+-]*")
 
 Coerce = Callable[[Any], Any]
@@ -78,6 +81,14 @@ def coercion_of(column: Column) -> Coerce | None:
     return _BY_KIND.get(column.kind)
 
 
+def _types_of(column: Column) -> frozenset[type]:
+    if column.kind == "number":
+        return _NUMBERS
+    if column.categories and isinstance(column.categories[0], int):
+        return _WHOLE_NUMBERS
+    return _TRUTH_VALUES if column.kind == "boolean" else _TEXTS
+
+
 class Coercion:
     """The columns of an endpoint, and what is done to the values of each."""
 
@@ -91,9 +102,21 @@ class Coercion:
             for column in endpoint.predictors[place].signature.columns:
                 columns.setdefault(column.name, column)
         self._coerce = {name: coercion_of(column) for name, column in columns.items()}
+        self._types = {name: _types_of(columns[name]) for name in self.names}
+        self._numeric = set(self._types.values()) == {_NUMBERS}
         self._missing = {
             name: MISSING_WORDS.difference(map(str, column.categories)) for name, column in columns.items()
         }
+
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has the model's own columns and values of their own types, so that nothing is done to
+        it: most have."""
+        if row.keys() != self._own:
+            return False
+        if self._numeric:
+            return set(map(type, row.values())) <= _NUMBERS
+        types = self._types
+        return all(type(value) in types[name] for name, value in row.items())
 
     def columns(self, given: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], list[str]]:
         """The columns with their values made fit, and the names of those that were left out because no

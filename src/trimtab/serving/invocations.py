@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from collections.abc import Callable
 from importlib.metadata import version as package_version
 from typing import Any
 from urllib.parse import quote
@@ -125,10 +126,11 @@ def failure(error: TrimtabError) -> bytes:
 async def _invoke(request: Request, name: str | None) -> Response:
     try:
         endpoint = _endpoint(request.view.table, name)
-        columns, ignored = await _columns(request, coercion_for(endpoint))
+        row, columns, ignored = await _rows(request, coercion_for(endpoint))
         answer = await request.answering.answer(
             Question(
                 endpoint=endpoint,
+                row=row,
                 columns=columns,
                 at=request.at,
                 started=request.started,
@@ -166,27 +168,32 @@ def _endpoint(table: EndpointTable, name: str | None) -> LoadedEndpoint:
     )
 
 
-async def _columns(request: Request, coercion: Coercion) -> tuple[Table, list[str]]:
-    """The columns of a body, and the names of those that are passed over. A large body is read in a thread,
-    since all other requests would wait for it."""
-    if len(request.body) <= INLINE_BYTES:
-        return coercion.columns(_table(request, coercion))
-    return await asyncio.to_thread(lambda: coercion.columns(_table(request, coercion)))
+Rows = tuple[dict[str, Any] | None, Table, list[str]]
+"""One row that is as the model takes it, or else columns, and the names of those that are passed over."""
 
 
-def _table(request: Request, coercion: Coercion) -> Table:
+async def _rows(request: Request, coercion: Coercion) -> Rows:
+    """The rows of a body. A large one is read in a thread, since all other requests would wait for it."""
     kind, header = _content(request.headers.get("content-type") or "")
+    read: Callable[[], Rows]
     if kind in _JSON:
-        return _json_table(request.body, coercion.names)
-    if kind in _CSV:
-        try:
-            text = request.body.decode()
-        except UnicodeDecodeError as error:
-            raise MalformedError(f"The body is not UTF-8: {error}.") from None
-        return coercion.texts(from_csv(text, coercion.names, header=header))
-    raise UnsupportedContentError(
-        f"The content type '{kind[:60]}' is not understood.", hint="Send application/json or text/csv."
-    )
+        read = functools.partial(_json_rows, request.body, coercion)
+    elif kind in _CSV:
+        read = functools.partial(_csv_rows, request.body, coercion, header)
+    else:
+        raise UnsupportedContentError(
+            f"The content type '{kind[:60]}' is not understood.", hint="Send application/json or text/csv."
+        )
+    return read() if len(request.body) <= INLINE_BYTES else await asyncio.to_thread(read)
+
+
+def _csv_rows(body: bytes, coercion: Coercion, header: bool) -> Rows:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"The body is not UTF-8: {error}.") from None
+    columns, ignored = coercion.columns(coercion.texts(from_csv(text, coercion.names, header=header)))
+    return None, columns, ignored
 
 
 @functools.lru_cache(maxsize=256)
@@ -210,7 +217,7 @@ def _content(content_type: str) -> tuple[str, bool]:
     return kind.lower(), header
 
 
-def _json_table(body: bytes, names: list[str]) -> Table:
+def _json_rows(body: bytes, coercion: Coercion) -> Rows:
     asked = _asked(body)
     given = [name for name in FORMATS if getattr(asked, name) is not msgspec.UNSET]
     if len(given) != 1:
@@ -218,6 +225,33 @@ def _json_table(body: bytes, names: list[str]) -> Table:
             f"The body has {', '.join(given) if given else 'none'} of the fields {', '.join(FORMATS)}.",
             hint="It needs exactly one of them.",
         )
+    row = _one_row(asked, coercion.names)
+    if row is not None and coercion.fits(row):
+        return row, {}, []
+    columns, ignored = coercion.columns(_table(asked, coercion.names))
+    return None, columns, ignored
+
+
+def _one_row(asked: Invocation, names: list[str]) -> dict[str, Any] | None:
+    """The row of a body that has one and is as most are; None for any other."""
+    frame = asked.dataframe_split
+    if isinstance(frame, SplitFrame):
+        if len(frame.data) == 1 and frame.columns and len(frame.columns) == len(frame.data[0]):
+            row = {str(name): value for name, value in zip(frame.columns, frame.data[0], strict=True)}
+            whole = len(row) == len(frame.columns) and (frame.index is None or len(frame.index) == 1)
+            return row if whole else None
+        return None
+    records = asked.instances if isinstance(asked.instances, list) else asked.dataframe_records
+    if isinstance(records, list) and len(records) == 1:
+        (only,) = records
+        if isinstance(only, dict):
+            return only
+        if isinstance(only, list) and asked.instances is records and len(only) == len(names):
+            return dict(zip(names, only, strict=True))
+    return None
+
+
+def _table(asked: Invocation, names: list[str]) -> Table:
     if isinstance(asked.dataframe_split, SplitFrame):
         return from_split(asked.dataframe_split, names)
     if isinstance(asked.dataframe_records, list):
