@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,15 +13,18 @@ from trimtab.config import FILE_NAME
 from trimtab.errors import InvalidInputError, NotFoundError, RefusedError
 from trimtab.loop.deployment import Deployments
 from trimtab.models.confined.confinement import Confinement
-from trimtab.models.confined.predictor import check_servable, load_servable
 from trimtab.models.contents import address_of, is_address, tree_at
 from trimtab.models.registry import Registry
-from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Signature
 from trimtab.models.sources import place_of_source, version_in
+from trimtab.models.specification import SPECIFICATION_FILE, read_example, read_specification
 from trimtab.models.versions import ModelVersion, VersionRecord
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
+
+if TYPE_CHECKING:
+    from trimtab.models.encoding import Columns
+    from trimtab.models.runtimes.predictor import Predictor
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:.*", re.DOTALL)
 _FORMS = "MODEL is a folder in MLmodel format, models:/NAME/VERSION, models:/NAME@ALIAS or runs:/ID/PATH."
@@ -68,7 +71,12 @@ def check_folder(folder: Path, name: str | None, confinement: Confinement) -> No
     ModelCorruptError, RefusedError."""
     if not folder.is_dir():
         raise NotFoundError(f"There is no folder '{folder}'.", hint=_FORMS)
-    check_servable(folder, model=name or endpoint_name(str(folder)), confinement=confinement)
+    if (folder / SPECIFICATION_FILE).exists():
+        read_specification(folder)
+    else:
+        from trimtab.models.confined.predictor import check_servable  # noqa: PLC0415  (0.2 s, and few need it)
+
+        check_servable(folder, model=name or endpoint_name(str(folder)), confinement=confinement)
 
 
 def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
@@ -88,8 +96,7 @@ def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
         )
     named = endpoint_name(model) if found is None else found.model
     endpoint = name or endpoint_name(named)
-    with loaded(workspace, digest, endpoint if found is None else found.model) as predictor:
-        signature, example = predictor.signature, predictor.example
+    signature, row = _described(workspace, digest, endpoint if found is None else found.model)
 
     def work(tx: Transaction) -> ModelVersion:
         version = found or _registered(registry, tx, endpoint, digest, model, signature)
@@ -97,18 +104,39 @@ def stand(workspace: Workspace, model: str, name: str | None) -> Standing:
         return version
 
     version = workspace.write(work)
-    row = {column: example[column][0] for column in signature.names if column in example}
     return Standing(endpoint, version.model, version.version, row)
 
 
 def loaded(workspace: Workspace, digest: str, model: str) -> Predictor:
     """The model of that name and content, loaded as this machine's gateways load it, from where they look for
     it first. Raises RefusedError for one that they do not serve, ModelCorruptError, UnavailableError."""
+    from trimtab.models.confined.predictor import load_servable  # noqa: PLC0415  (0.2 s, and `stand` waits)
+
+    folder = _fetched(workspace, digest)
+    return load_servable(folder, model=model, confinement=Confinement.of(workspace.settings))
+
+
+def _described(workspace: Workspace, digest: str, model: str) -> tuple[Signature, dict[str, Any]]:
+    """What a model takes, and the first row of its example. One that Trimtab packaged need not be loaded for
+    that."""
+    folder = _fetched(workspace, digest)
+    if (folder / SPECIFICATION_FILE).exists():
+        signature = read_specification(folder).signature
+        return signature, _first_row(signature, read_example(folder))
+    with loaded(workspace, digest, model) as predictor:
+        return predictor.signature, _first_row(predictor.signature, predictor.example)
+
+
+def _first_row(signature: Signature, example: Columns) -> dict[str, Any]:
+    return {name: example[name][0] for name in signature.names if name in example}
+
+
+def _fetched(workspace: Workspace, digest: str) -> Path:
     folder = workspace.cache / "models" / digest.replace(":", "-")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         workspace.blobs.fetch_tree(digest, folder)
-    return load_servable(folder, model=model, confinement=Confinement.of(workspace.settings))
+    return folder
 
 
 def endpoint_name(model: str) -> str:
