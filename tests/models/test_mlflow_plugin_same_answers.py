@@ -18,7 +18,8 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from tests.server.mlflow.pair import Pair
 from tests.server.mlflow.test_same_answers import *  # noqa: F403  (every claim, whatever is added to them)
 
-from trimtab.models.mlflow_plugin import addresses, workspaces
+from trimtab.models import addresses
+from trimtab.models.mlflow_plugin import workspaces
 from trimtab.workspace import Workspace
 
 
