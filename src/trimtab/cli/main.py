@@ -31,6 +31,7 @@ COMMANDS = {
     "up": "Run the four roles and restart what dies.",
     "serve": "Serve one model at once.",
     "run": "Run a pipeline once, now.",
+    "predict": "Predict a whole table.",
     "demo": "Replay two years of bike rentals through a real loop.",
     "data": "Datasets: create, append, list, read, sources.",
     "loop": "Loops: apply, watch, trigger, approve, pause, roll back.",
