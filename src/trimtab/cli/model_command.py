@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from trimtab.cli import conversion_command
 from trimtab.cli.group import command_group
 from trimtab.cli.output import AsJson, print_fields, print_json, print_rows, say
 from trimtab.cli.project import HERE, Project, open_workspace
@@ -21,11 +22,13 @@ from trimtab.models.governance import standing_versions
 from trimtab.models.policy import Override, Policy, PolicyRows
 from trimtab.models.registry import Registry
 from trimtab.models.reports import GateReport
+from trimtab.models.serving_notes import how_served
 from trimtab.models.validation import check_rows
 from trimtab.statistics.metrics import metric
 from trimtab.workspace import Workspace
 
 app = command_group("Models: versions, aliases, gates, validation.")
+app.command()(conversion_command.convert)
 
 POLICY = "a policy"
 """In whose name models are governed that no loop governs."""
@@ -55,6 +58,7 @@ def show(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
         registry = Registry(workspace)
         model, versions = registry.model(name), list(reversed(registry.versions(name)))
         policy = registry.policy(name)
+        served = {version.version: how_served(workspace, version.digest) for version in versions}
     if as_json:
         print_json({"model": model, "policy": policy, "versions": versions})
         return
@@ -66,6 +70,8 @@ def show(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
     print_fields(fields)
     columns = ["version", "aliases", "digest", "run_id", "actor", "created_at", "description"]
     print_rows(versions, columns, empty="It has no version yet.")
+    for number, how in served.items():
+        say(f"Version {number} is served {how}.")
 
 
 @app.command()

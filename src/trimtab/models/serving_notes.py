@@ -1,0 +1,28 @@
+"""How a version is served, in a few words."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trimtab.errors import NotFoundError
+from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE, Specification
+from trimtab.workspace import Workspace
+
+_RUNTIMES = {"lightgbm": "LightGBM", "xgboost": "XGBoost", "onnx": "ONNX Runtime"}
+
+
+def how_served(workspace: Workspace, digest: str) -> str:
+    """What of Trimtab's runtimes serves the version of this digest, and what it was converted from."""
+    try:
+        files = workspace.blobs.manifest(digest).files
+        if SPECIFICATION_FILE not in files:
+            return "in a process of its own, if allowed" if MLMODEL_FILE in files else "not at all"
+        content = workspace.blobs.get(files[SPECIFICATION_FILE].digest)
+        specification = msgspec.json.decode(content, type=Specification)
+    except (NotFoundError, msgspec.MsgspecError):
+        return "not at all"
+    made = f"by {_RUNTIMES.get(specification.runtime, specification.runtime)}"
+    if (origin := specification.options.get("converted_from")) is None:
+        return made
+    within = f"{specification.tolerance:g} on {specification.options.get('checked_rows', '?')} rows"
+    return f"{made}, converted from {origin}, within {within}"
