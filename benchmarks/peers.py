@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def peer(name: str, version: str) -> Path:
-    """The Python of an environment that holds the package `name` in this version."""
+def peer(name: str, version: str, *, beside: Sequence[str] = ()) -> Path:
+    """The Python of an environment that holds the package `name` in this version, and the requirements
+    `beside` it."""
     given = os.environ.get(f"TRIMTAB_PEER_{name.upper()}")
     if given:
         python = Path(given) / "bin" / "python"
@@ -28,7 +30,10 @@ def peer(name: str, version: str) -> Path:
         print(f"  installing {name} {version} into {folder} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{name}=={version}"],
+            [
+                *(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+                *(f"{name}=={version}", *beside),
+            ],
             check=True,
         )
         complete.touch()

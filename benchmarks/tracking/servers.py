@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,9 +55,13 @@ class Server:
 
         return sum(self._each(held)) / 1e6
 
+    def members(self) -> list[psutil.Process]:
+        """Its processes."""
+        return family(self._process)
+
     def processes(self) -> int:
         """How many processes it has."""
-        return len(family(self._process))
+        return len(self.members())
 
     def _each(self, ask: Any) -> list[float]:
         found = []
@@ -166,9 +170,16 @@ def null(upstream: str, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def running(
-    name: str, command: Sequence[str], port: int, log: Path, extra: Mapping[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    extra: Mapping[str, str] | None = None,
+    *,
+    answers: Callable[[int], bool] | None = None,
 ) -> Iterator[Server]:
-    """A server from when it answers until the end of the block."""
+    """A server from when it answers until the end of the block: /health, or what `answers` asks for."""
+    answers = answers or healthy
     began = time.perf_counter()
     with log.open("ab") as output:
         started = subprocess.Popen(
@@ -181,7 +192,7 @@ def running(
         )
     process = psutil.Process(started.pid)
     try:
-        while not healthy(port):
+        while not answers(port):
             if started.poll() is not None or time.perf_counter() - began > READY_SECONDS:
                 raise RuntimeError(f"{name} did not start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.005)
