@@ -147,6 +147,14 @@ class MlflowCandidate:
         """One number for each row."""
         return self._asked(self._frame(rows), rows.height)
 
+    def answers_to(self, matrix: Numbers) -> Numbers:
+        """What `answers` says to a matrix that has all columns as doubles, in their order (NaN: missing),
+        without a frame made of each column."""
+        if self._schema is None or not self._named:
+            return self.answers(pl.DataFrame(matrix))
+        frame = pd.DataFrame(matrix, columns=[each.name for each in self._schema.inputs])
+        return self._asked(frame, len(matrix))
+
     def singles(self, rows: pl.DataFrame) -> list[Callable[[], object]]:
         """For each row a call that answers it alone."""
         frame = self._frame(rows)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import os
 import resource
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Child:
                 hint="Log it with one: mlflow.models.infer_signature(rows, answers).",
             )
         self._columns = columns
+        self._doubles = all(column.type == "double" for column in columns)
         for column in columns:
             if column.kind not in _KINDS:
                 raise InvalidInputError(
@@ -90,6 +92,8 @@ class Child:
         """Answer rows; raises TrimtabError."""
         plain = [column for column in self._columns if column.kind in ("number", "boolean")]
         numbers = np.frombuffer(asked.numbers, dtype=np.float64).reshape(asked.rows, len(plain))
+        if self._doubles:
+            return self._answered(functools.partial(self._model.answers_to, numbers))
         texts = iter(asked.texts)
         places = iter(range(len(plain)))
         frame = pl.DataFrame(
@@ -100,14 +104,20 @@ class Child:
                 for column in self._columns
             ]
         )
+        return self._answered(functools.partial(self._model.answers, frame))
+
+    @staticmethod
+    def _answered(ask: Callable[[], NDArray[np.float64]]) -> Answers:
         try:
-            return Answers(self._model.answers(frame).tobytes())
+            return Answers(ask().tobytes())
         except InvalidInputError as error:  # the rows are what the signature says, so it is not about them
             raise ModelRaisedError(error.message, hint=error.hint) from error
 
 
 def _numbers(column: MlflowColumn, values: NDArray[np.float64]) -> pl.Series:
-    made = pl.Series(column.name, values).fill_nan(None)
+    made = pl.Series(column.name, values)
+    if np.isnan(values).any():
+        made = made.fill_nan(None)
     return made.cast(pl.Boolean) if column.kind == "boolean" else made
 
 
