@@ -20,7 +20,7 @@ from trimtab.errors import InvalidInputError, NotFoundError
 ENDS = 1 << 20
 """How many bytes of either end of a file enter its identity, beside its path, size and time of change."""
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 16
 
 
 class Span(NamedTuple):

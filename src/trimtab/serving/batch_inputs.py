@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
-from deltalake import DeltaTable
 from sqlalchemy import select
 
 from trimtab.data.appends import BATCH, table_of
@@ -124,6 +123,8 @@ def _files(given: str) -> list[Path]:
     path = Path(given)
     if path.is_dir():
         if (path / "_delta_log").is_dir():  # whose old files no longer belong to it
+            from deltalake import DeltaTable  # noqa: PLC0415  (60 MB that only a Delta table needs)
+
             return [Path(name) for name in sorted(DeltaTable(str(path)).file_uris())]
         found = sorted(
             file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and _shown(file, path)

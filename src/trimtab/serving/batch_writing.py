@@ -132,7 +132,8 @@ def _batches(
 
 def _writer(file: BinaryIO, form: Form, schema: pa.Schema) -> pq.ParquetWriter | pa.RecordBatchFileWriter:
     if form == "parquet":
-        return pq.ParquetWriter(file, schema, compression="zstd", compression_level=1)
+        texts = [field.name for field in schema if not pa.types.is_floating(field.type)]
+        return pq.ParquetWriter(file, schema, compression="zstd", compression_level=1, use_dictionary=texts)
     return pa.ipc.new_file(file, schema)
 
 
