@@ -126,6 +126,8 @@ class Gateway:
         if scope.method == "POST":
             body = await self._patience.read(headers, channel, self._body_limit)
         if view.ids is None:
+            view = await self._state.ready_view()
+        if view.ids is None:
             raise UnavailableError("This gateway is starting and does not know its routes yet.")
         parts = [unquote(part) if "%" in part else part for part in path.strip("/").split("/")]
         request = Request(

@@ -13,6 +13,8 @@ from trimtab.serving.loaded_endpoints import EMPTY, EndpointTable
 from trimtab.serving.prediction_ids import PredictionIds
 
 LOOK_SECONDS = 2.0
+START_SECONDS = 1.0
+"""How long a request waits for a worker that is starting."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,5 +53,12 @@ class State:
         self.wanted.set()
         # Polled, since the watcher is a thread of its own.
         while self.looked_at < called and time.monotonic() - called < LOOK_SECONDS:  # noqa: ASYNC110  (polled: see above)
+            await asyncio.sleep(0.005)
+        return self.view
+
+    async def ready_view(self) -> View:
+        """The view once the routes are known, if that is soon."""
+        called = time.monotonic()
+        while not self.view.ready and time.monotonic() - called < START_SECONDS:  # noqa: ASYNC110  (polled: see above)
             await asyncio.sleep(0.005)
         return self.view

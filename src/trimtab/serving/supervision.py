@@ -21,6 +21,7 @@ from trimtab.errors import UnavailableError
 from trimtab.serving.lifeline import follow_lifeline
 
 GRACE_SECONDS = 15.0
+SHIPPER_SECONDS = 0.7
 TICK_SECONDS = 0.1
 HEALTHY_SECONDS = 5.0
 LONGEST_PAUSE = 5.0
@@ -30,16 +31,18 @@ _log = logging.getLogger(__name__)
 
 
 class Child:
-    """A process that is started again when it dies. Its standard input is a pipe that ends with us, so
-    that it knows when we are gone."""
+    """A process that is started `after` so many seconds, and again when it dies. Its standard
+    input is a pipe that ends with us, so that it knows when we are gone."""
 
-    def __init__(self, name: str, command: Sequence[str], *, handles: Sequence[int] = ()) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, handles: Sequence[int] = (), after: float = 0.0
+    ) -> None:
         self.name = name
         self._command = [sys.executable, "-m", *command]
         self._handles = tuple(handles)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._again_at = 0.0
+        self._again_at = time.monotonic() + after
         self._deaths = 0
 
     def start(self) -> None:
@@ -96,8 +99,6 @@ class Supervision:
             signal.signal(number, self._stop)
         children = [*self._workers, self._shipper]
         try:
-            for child in children:
-                child.start()
             while not self._stopping:
                 for child in children:
                     child.tend()
@@ -141,7 +142,9 @@ def main() -> None:
         for _ in range(asked.workers)
     ]
     try:
-        Supervision(workers, Child("shipper", ["trimtab.serving.shipper", *project])).run()
+        # Nobody waits for the shipper, and the workers' first answers wait for the processors.
+        shipper = Child("shipper", ["trimtab.serving.shipper", *project], after=SHIPPER_SECONDS)
+        Supervision(workers, shipper).run()
     except UnavailableError as error:
         sys.exit(str(error))
 
