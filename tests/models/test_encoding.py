@@ -226,3 +226,18 @@ class TestInputs:
     def test_no_rows_are_refused(self) -> None:
         with pytest.raises(InvalidInputError, match="no rows"):
             inputs(self.ROWS.clear(), ["temperature"])
+
+
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_closed_column_refuses_what_is_not_among_its_categories(nullable: bool) -> None:
+    encoder = Encoder(Signature((Column("weather", "category", nullable, ("clear", "rain"), closed=True),)))
+    assert encoder.matrix({"weather": ["rain", "clear"]}, 2).tolist() == [[1.0], [0.0]]
+    assert list(encoder.row_of({"weather": "rain"})) == [1.0]
+    with pytest.raises(
+        InvalidInputError, match="'weather' has 'fog' in row 1, which the model does not know"
+    ):
+        encoder.matrix({"weather": ["rain", "fog"]}, 2)
+    with pytest.raises(InvalidInputError, match="'fog' in row 0"):
+        encoder.row_of({"weather": "fog"})
+    if nullable:
+        assert np.isnan(encoder.matrix({"weather": [None]}, 1)).all()

@@ -27,6 +27,10 @@ CHAMPION = Signature(
             (Column("weather", "category", nullable=True, categories=(1, 2)),),
             "'weather' changed between texts and numbers",
         ),
+        (
+            (Column("weather", "category", nullable=True, categories=("clear", "rain", "fog"), closed=True),),
+            "'weather' refuses values that it does not know",
+        ),
     ],
 )
 def test_a_signature_says_which_requests_to_the_champion_it_would_refuse(

@@ -88,6 +88,8 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
                 yield f"the categories of '{mine.name}' changed between texts and numbers"
             elif theirs.nullable and not mine.nullable:
                 yield f"the column '{mine.name}' may no longer be missing"
+            elif mine.closed and not (theirs.closed and set(theirs.categories) <= set(mine.categories)):
+                yield f"the column '{mine.name}' refuses values that it does not know"
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
