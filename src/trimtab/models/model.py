@@ -259,7 +259,7 @@ def _converted(
 ) -> Converted:
     try:
         # scikit-learn and skl2onnx, 2 s and 200 MB: only for who trained with them.
-        from trimtab.models.conversion.sklearn_conversion import converted  # noqa: PLC0415
+        from trimtab.models.conversion.sklearn_conversion import converted  # noqa: PLC0415  (see above)
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "skl2onnx", "onnx") from error
     return converted(estimator, inputs, rows=rows, answer=answer, tolerance=tolerance)

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
+from sklearn.base import is_classifier
 
 from trimtab.errors import InvalidInputError, TrimtabError
 from trimtab.models.conversion import imputers, tree_ensembles
@@ -202,8 +203,6 @@ def _content(estimator: Estimator, signature: Signature, single: bool) -> bytes:
 
 def _onnx(model: Any, types: list[tuple[str, Any]], single: bool) -> Any:
     """What skl2onnx makes of it."""
-    from sklearn.base import is_classifier  # noqa: PLC0415
-
     try:
         return convert_sklearn(
             model,
