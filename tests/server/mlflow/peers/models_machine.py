@@ -26,7 +26,6 @@ _WORDS = [*WORDS, "tree", "net", "agent", "READY", "PENDING"]
 FILTERS = grammar.joined(
     st.one_of(
         grammar.textual([*_TEXTS, *_NAMES], _WORDS),
-        st.sampled_from(["status = 'READY'", "status != 'FAILED'", "status = 'PENDING'"]),
         grammar.numeric(_METRICS, grammar.NUMBERS),
         grammar.numeric(_TIMES, grammar.WHOLE),
     )

@@ -120,7 +120,8 @@ def recorded(ours: str) -> list[Recorded]:
 def check(ours: str, sent: bytes) -> None:
     answer = exchange(ours, sent)
     assert 0 < answer.status < 500, (answer, sent[:2000])
-    if answer.status >= 400 and not sent.startswith(b"HEAD "):
+    # A line that is longer than the HTTP server reads is answered by that, with 414.
+    if answer.status >= 400 and answer.status != 414 and not sent.startswith(b"HEAD "):
         path = sent.split(b" ", 2)[1]
         assert answer.error_code or not path.startswith(b"/api/2.0/mlflow/"), (answer, sent[:2000])
 

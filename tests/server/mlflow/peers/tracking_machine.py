@@ -53,7 +53,7 @@ EXPERIMENT_FILTERS = grammar.joined(
         grammar.textual(["name", "attribute.name", "`name`", "tags.loss", "tag.`val/loss`"], WORDS),
         grammar.present(["tags.loss", "tags.no"]),
         grammar.numeric(["creation_time", "last_update_time"], grammar.WHOLE),
-        grammar.wrong(["name", "tags.loss", "creation_time", "params.x", "experiment_id"], WORDS),
+        grammar.wrong(["name", "tags.loss", "params.x", "experiment_id"], WORDS),
     )
 )
 
