@@ -19,6 +19,7 @@ pytest.importorskip("skl2onnx", reason="the extra onnx is not installed")
 
 import pandas as pd
 from sklearn.compose import make_column_transformer
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
     AdaBoostRegressor,
     BaggingRegressor,
@@ -36,7 +37,7 @@ from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression, Po
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, RobustScaler, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, RobustScaler, StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -57,6 +58,7 @@ REGRESSORS: list[Callable[[], Any]] = [
     LinearRegression,
     Ridge,
     lambda: make_pipeline(RobustScaler(), Lasso(0.01)),
+    lambda: make_pipeline(PolynomialFeatures(3), StandardScaler(), Ridge()),
     PoissonRegressor,
     lambda: DecisionTreeRegressor(max_depth=6, random_state=0),
     lambda: RandomForestRegressor(20, random_state=0),
@@ -207,6 +209,14 @@ def test_a_model_that_does_not_convert_exactly_is_refused_with_the_difference() 
     np.testing.assert_allclose(
         allowed.predict(NUMERIC), estimator.predict(declared.matrix(NUMERIC)), rtol=1e-4, atol=1e-4
     )
+
+
+def test_a_conversion_that_is_wrong_is_found_out() -> None:
+    """skl2onnx 1.20 converts this one without complaint, to something else."""
+    declared = inputs(NUMERIC)
+    estimator = LinearDiscriminantAnalysis().fit(declared.matrix(NUMERIC), CLASS)
+    with pytest.raises(InvalidInputError, match=r"a relative difference of 0\.\d+, and 1e-09 is allowed"):
+        Model.sklearn(estimator, declared, target="y", rows=NUMERIC)
 
 
 def test_the_specification_says_what_was_converted_and_how_exactly(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64T
 from sklearn.base import is_classifier
 
 from trimtab.errors import InvalidInputError, TrimtabError
-from trimtab.models.conversion import imputers, tree_ensembles
+from trimtab.models.conversion import imputers, polynomials, tree_ensembles
 from trimtab.models.conversion.estimators import Answer, Estimator
 from trimtab.models.conversion.onnx_graphs import Prelude, assembled
 from trimtab.models.conversion.rows_to_check import (
@@ -211,8 +211,10 @@ def _onnx(model: Any, types: list[tuple[str, Any]], single: bool) -> Any:
             options={id(model): {"zipmap": False}} if is_classifier(model) else None,
             custom_conversion_functions={}
             if single
-            else {**tree_ensembles.CONVERTERS, **imputers.CONVERTERS},
-            custom_shape_calculators={} if single else {**tree_ensembles.SHAPES, **imputers.SHAPES},
+            else {**tree_ensembles.CONVERTERS, **imputers.CONVERTERS, **polynomials.CONVERTERS},
+            custom_shape_calculators={}
+            if single
+            else {**tree_ensembles.SHAPES, **imputers.SHAPES, **polynomials.SHAPES},
         )
     except TrimtabError:
         raise
