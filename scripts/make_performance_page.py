@@ -38,11 +38,12 @@ ONE_ROW = """
 
 A row of 30 numbers for a scaler with a logistic regression, through ONNX Runtime; all times are
 microseconds of processor time for one request. The gateway runs in one process without HTTP for this,
-each request alone, and each stage is measured by itself. "All between" is what is left: finding the
-address and the protocol, checking who asks, the objects that carry a request from stage to stage,
-limits, deadlines and counts. HTTP is [Granian](https://github.com/emmett-framework/granian) answering
-always the same, over 16 connections; that is the cost of the system's network calls for the greatest
-part, and no Python server can be below it.
+each request alone, and each stage is measured by itself, again and again, so that it is as fast as it
+can be. "All between" is what is left: finding the address and the protocol, checking who asks, reading
+the body, the objects that carry a request from stage to stage, limits, deadlines and counts; and what a
+stage loses in the processor's caches when others ran before it. HTTP is
+[Granian](https://github.com/emmett-framework/granian) answering always the same, over 16 connections;
+that is mostly the system's network calls, and no gateway on it can be below.
 """
 
 TOGETHER = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -95,14 +96,22 @@ def ours(subject: Subject, model: str) -> Contender:
     from importlib.metadata import version
 
     row, batch = subject.matrix[:1], subject.matrix
+
+    def command(port: int, workers: int) -> list[str]:
+        # A new copy each time, so that no start has to ship what the last one logged.
+        fresh = subject.folder / f"fresh-{model}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(subject.project(model), fresh)
+        return [
+            *(sys.executable, "-m", "trimtab.serving.gateway", str(fresh)),
+            *("127.0.0.1", str(port), str(workers)),
+        ]
+
     return Contender(
         OURS if model == "onnx" else f"{OURS} trees",
         "Trimtab gateway",
         version("trimtab"),
-        lambda port, workers: [
-            *(sys.executable, "-m", "trimtab.serving.gateway", str(subject.project(model))),
-            *("127.0.0.1", str(port), str(workers)),
-        ],
+        command,
         open_inference(row),
         {
             "plain": plain(row),

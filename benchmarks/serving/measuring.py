@@ -16,7 +16,8 @@ from benchmarks.tracking.servers import Server
 CONNECTIONS = (1, 16, 64)
 BATCH_CONNECTIONS = 4
 WARM_SECONDS = 1.0
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 5.0
+"""How long to wait for the log to be shipped before the next turn."""
 
 
 class Stay(msgspec.Struct):

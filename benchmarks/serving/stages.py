@@ -12,7 +12,7 @@ import gc
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,10 @@ class Worker:
         self.log = PredictionLog(SegmentWriter(folder / "log", Limits(rows=10**9, bytes=2**40)), "refuse")
         self.gateway = Gateway(State(self.view), self.log, body_limit=2**26)
 
-    async def ask(self, question: Question, *, pause: bool) -> None:
-        """One request."""
-        await self.gateway.__rsgi__(Scope(question), Channel(question.body, pause=pause))
+    def asking(self, question: Question, *, pause: bool) -> Callable[[], Coroutine[Any, Any, None]]:
+        """What sends a request, again and again."""
+        scope, channel = Scope(question), Channel(question.body, pause=pause)
+        return lambda: self.gateway.__rsgi__(scope, channel)
 
 
 def least(call: Callable[[], object], calls: int = CALLS) -> float:
@@ -172,7 +173,7 @@ def protocols(worker: Worker, subject: Subject) -> list[Protocol]:
     """A request for one row, alone, in both JSON protocols."""
     row = subject.matrix[:1]
     return [
-        Protocol(name, asyncio.run(least_awaited(lambda q=question: worker.ask(q, pause=False))), parts)  # type: ignore[misc]
+        Protocol(name, asyncio.run(least_awaited(worker.asking(question, pause=False))), parts)
         for name, question, parts in (
             ("Open Inference Protocol, JSON", open_inference(row), v2_parts(worker, open_inference(row))),
             ("Plain JSON", plain(row), plain_parts(worker, plain(row))),
@@ -271,7 +272,7 @@ def _routed(worker: Worker) -> str:
 
 def company(worker: Worker, subject: Subject) -> list[Company]:
     """What requests cost that are ready in the same turn of the event loop."""
-    question = open_inference(subject.matrix[:1])
+    ask = worker.asking(open_inference(subject.matrix[:1]), pause=True)
     values = worker.predictor.encoded_row(
         dict(zip(worker.predictor.signature.names, subject.matrix[0].tolist(), strict=True))
     )
@@ -292,7 +293,7 @@ def company(worker: Worker, subject: Subject) -> list[Company]:
     for together in TOGETHER:
         calls = max(4, CALLS // together)
         rows = [values] * together
-        asked = asyncio.run(least_awaited(lambda n=together: _all(worker, question, n), calls))  # type: ignore[misc]
+        asked = asyncio.run(least_awaited(lambda n=together: _all(ask, n), calls))  # type: ignore[misc]
         empty = asyncio.run(least_awaited(lambda n=together: _nothing(n), calls))  # type: ignore[misc]
         model = (
             least(lambda: worker.predictor.score(values), calls)
@@ -307,8 +308,8 @@ def company(worker: Worker, subject: Subject) -> list[Company]:
     return found
 
 
-async def _all(worker: Worker, question: Question, together: int) -> None:
-    await asyncio.gather(*[worker.ask(question, pause=True) for _ in range(together)])
+async def _all(ask: Callable[[], Coroutine[Any, Any, None]], together: int) -> None:
+    await asyncio.gather(*[ask() for _ in range(together)])
 
 
 async def _nothing(together: int) -> None:
@@ -324,7 +325,7 @@ def batches(worker: Worker, subject: Subject) -> list[Part]:
         ("Open Inference Protocol, binary tensors", binary(rows)),
     )
     found = [
-        Part(name, asyncio.run(least_awaited(lambda q=question: worker.ask(q, pause=False), 5)))  # type: ignore[misc]
+        Part(name, asyncio.run(least_awaited(worker.asking(question, pause=False), 5)))
         for name, question in asked
     ]
     decode = msgspec.json.Decoder(dict[str, list[dict[str, Any]]]).decode
@@ -353,7 +354,7 @@ def main() -> None:
         folder = Path(name)
         subject = make(folder)
         worker = Worker(subject, folder)
-        asyncio.run(least_awaited(lambda: worker.ask(open_inference(subject.matrix[:1]), pause=False), 100))
+        asyncio.run(least_awaited(worker.asking(open_inference(subject.matrix[:1]), pause=False), 100))
         made = Profile(
             http_time(subject, folder),
             protocols(worker, subject),

@@ -93,7 +93,7 @@ def rows_table(paper: Paper, found: Found) -> None:
 
 def batches_table(paper: Paper, found: Found) -> None:
     """Many rows a request."""
-    paper.say(f"  {'':48}{'rows/s':>12}{'CPU us a request':>19}{'p99 ms':>9}")
+    paper.say(f"  {'':48}{'rows/s':>12}{'CPU us a request':>19}{'of it shipping':>16}{'p99 ms':>9}")
     for figures in found.values():
         for asked in ("batch", "plain batch", "binary"):
             if figures.asked(asked):
@@ -103,7 +103,7 @@ def batches_table(paper: Paper, found: Found) -> None:
                 at = BATCH_CONNECTIONS
                 paper.say(
                     f"  {title:48}{BATCH * figures.median(asked, at, 'rate'):>12,.0f}"
-                    f"{figures.median(asked, at, 'cpu'):>19,.0f}"
+                    f"{figures.median(asked, at, 'cpu'):>19,.0f}{figures.median(asked, at, 'behind'):>16,.0f}"
                     f"{figures.median(asked, at, 'p99') / 1000:>9,.1f}"
                 )
 
