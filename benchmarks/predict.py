@@ -75,7 +75,7 @@ def write_table(path: Path, rows: int) -> pl.DataFrame:
         )
         table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
         first = frame if first is None else first
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False)
         writer.write_table(table)
     assert writer is not None
     assert first is not None
@@ -140,17 +140,8 @@ def main() -> None:
         given = folder / "table.parquet"
         plain = write_models(folder, write_table(given, rows))
         for kind, file in plain.items():
-            ours = [
-                sys.executable,
-                "-m",
-                "trimtab.cli",
-                "predict",
-                "--model",
-                str(folder / kind),
-                "--key",
-                "id",
-            ]
-            ours += ["--input", str(given), "--output", str(folder / f"{kind}.parquet")]
+            ours = [sys.executable, "-m", "trimtab.cli", "predict", "--model", str(folder / kind)]
+            ours += ["--key", "id", "--input", str(given), "--output", str(folder / f"{kind}.parquet")]
             theirs = [sys.executable, "-c", "import polars as pl" + PLAIN[kind], str(file), str(given)]
             theirs += [str(folder / f"{kind}-plain.parquet")]
             speeds = []

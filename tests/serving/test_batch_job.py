@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -64,11 +65,11 @@ def table() -> pl.DataFrame:
 def answers(model: Path, table: pl.DataFrame) -> list[float]:
     """What the gateway's predictor answers."""
     with load_predictor(model) as predictor:
-        return predictor.predict(frame_columns(table, predictor.signature)).tolist()
+        return [float(answer) for answer in predictor.predict(frame_columns(table, predictor.signature))]
 
 
 def run(
-    model: Path, given: object, output: object, *, workspace: Workspace | None = None, **more: object
+    model: Path, given: object, output: object, *, workspace: Workspace | None = None, **more: Any
 ) -> Report:
     """One job with parts of a few hundred rows, in one worker."""
     options: dict[str, object] = {"rows": 40, "workers": 1, "key": "id", **more}
@@ -166,8 +167,19 @@ def test_a_job_killed_again_and_again_ends_with_every_row_once(
     tmp_path: Path, model: Path, table: pl.DataFrame, answers: list[float]
 ) -> None:
     given, output = write(table, tmp_path / "table.parquet"), tmp_path / "out.parquet"
-    command = [sys.executable, "-m", "trimtab.cli", "predict", "--model", model, "--input", given]
-    command += ["--output", output, "--key", "id", "--batch-rows", "10", "--workers", "2"]
+    command = [sys.executable, "-m", "trimtab.cli", "predict", "--model", str(model)]
+    command += [
+        "--input",
+        str(given),
+        "--output",
+        str(output),
+        "--key",
+        "id",
+        "--batch-rows",
+        "10",
+        "--workers",
+        "2",
+    ]
     reports = tmp_path / ".out.parquet.partial" / "reports"
 
     def finished() -> int:
@@ -304,7 +316,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_left_behind(
     write(table.drop("season"), tmp_path / "table.less.parquet")
     (tmp_path / "table.txt").write_text("x\n1\n")
     (tmp_path / "table.noise.parquet").write_bytes(b"PAR1 noise PAR1")
-    asked = {"given": "table.parquet", "output": "out.parquet", **change}
+    asked: dict[str, Any] = {"given": "table.parquet", "output": "out.parquet", **change}
     given, output = str(asked.pop("given")), tmp_path / str(asked.pop("output"))
     place = given if ":" in given else tmp_path / given
     with pytest.raises(error, match=words):
