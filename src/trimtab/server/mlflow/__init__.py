@@ -18,7 +18,7 @@ Clients get the answers that MLflow's own server gives, but for these difference
 - The models of a run come in the order of their ids. The source of a version that was made of a logged model
   is the address of its files. A run may be created with an empty name in its tags, and gets one of ours.
 - Logged models are found by their status; MLflow's SQL store compares its number with the word, which never
-  match.
+  match. A logged model without a run has none to search for; MLflow's server makes it an empty text.
 - Searches take a few spellings more, `attributes.name` for experiments among them, and compare a time with
   any number. An empty file has the size 0. Beside its code and message an error has no other field.
 - What a governed model's gates do not allow is refused with PERMISSION_DENIED.

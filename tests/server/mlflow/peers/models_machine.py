@@ -18,7 +18,7 @@ WORDS = ["blue", "Blue", "1", "2", "ü", "[x]", ""]
 NAMES = st.sampled_from(["tree", "Tree", "net", "ü", "a b", "bad/name", "bad:name"])
 
 _TEXTS = ["params.depth", "params.`val/loss`", "tags.depth", "tags.`a b`", "params.no"]
-_NAMES = ["name", "attributes.name", "model_type", "source_run_id"]
+_NAMES = ["name", "attributes.name", "model_type"]
 _METRICS = ["metrics.loss", "metrics.`val/loss`", "metrics.no"]
 _TIMES = ["creation_timestamp", "last_updated_timestamp", "attributes.creation_timestamp"]
 _WORDS = [*WORDS, "tree", "net", "agent", "READY", "PENDING"]
