@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -266,7 +268,6 @@ time.sleep(0.3)
 print(predictor.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
-    import subprocess
 
     ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -278,7 +279,6 @@ os.kill(os.getpid(), 9)
 
 
 def test_one_that_cannot_be_loaded_says_why(moody: Path, tmp_path: Path) -> None:
-    import shutil
 
     broken = tmp_path / "broken"
     shutil.copytree(moody, broken)
@@ -297,3 +297,42 @@ with load_servable({str(moody)!r}, model="moody", confinement=Confinement(("mood
 print(sorted({{"mlflow", "pandas", "sklearn", "cloudpickle", "scipy"}} & set(sys.modules)))
 """
     assert run_python(code).stdout.strip().splitlines()[-1] == "[]"
+
+
+SHAPES = """
+import sys
+import numpy, pandas, mlflow.pyfunc
+from mlflow.models import infer_signature
+from mlflow.pyfunc import PythonModel
+
+class Sums(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return numpy.asarray(model_input).sum(axis=1)
+
+class Hours(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return {"hour": model_input["at"].dt.hour + model_input["x"].fillna(100.0)}
+
+matrix = numpy.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+times = pandas.to_datetime(["2026-01-31T05:00", "2026-01-31T06:00"])
+frame = pandas.DataFrame({"at": times, "x": [1.0, None]})
+both = (("sums", Sums(), matrix, [6.0, 15.0]), ("hours", Hours(), frame, [1.0, 2.0]))
+for name, model, example, made in both:
+    mlflow.pyfunc.save_model(
+        sys.argv[1] + "/" + name, python_model=model, signature=infer_signature(example, numpy.array(made)),
+        input_example=example, pip_requirements=[],
+    )
+"""
+
+
+def test_matrices_without_names_and_times_are_columns_too(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", SHAPES, tmp_path], check=True, cwd=tmp_path, capture_output=True)
+    allowed = Confinement(("*",), timeout_ms=60_000)
+    with load_servable(tmp_path / "sums", model="sums", confinement=allowed) as sums:
+        assert sums.signature.names == ["0", "1", "2"]
+        assert sums.predict({"0": [1.0, 0.0], "1": [2.0, 0.0], "2": [4.0, 0.5]}).tolist() == [7.0, 0.5]
+    with load_servable(tmp_path / "hours", model="hours", confinement=allowed) as hours:
+        assert hours.predict({"at": ["2026-05-01T07:30:00"], "x": [0.25]}).tolist() == [7.25]
+        assert hours.predict({"at": ["2026-05-01T07:30:00"] * 2, "x": [1.0, 2.0]}).tolist() == [8.0, 9.0]
+        with pytest.raises(InvalidInputError, match="'at' has a text that is no time"):
+            hours.predict({"at": ["soon"], "x": [0.25]})
