@@ -254,6 +254,8 @@ def _compute(
     workers = max(min(asked.workers or processors, len(left)), 1)
     task = Task(
         model=str(model.folder),
+        name=model.model,
+        confinement=model.confinement,
         threads=max(processors // workers, 1),
         sources=tuple(sources),
         kept=tuple(name for name in schema if name != asked.answer),

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from trimtab.digest import digest_bytes
+from trimtab.digest import digest_bytes, digest_file, digest_json
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
+from trimtab.models.confined.confinement import NOTHING, Confinement
+from trimtab.models.confined.predictor import load_servable
 from trimtab.models.contents import address_of, is_address, tree_at
 from trimtab.models.registry import Registry
 from trimtab.models.signature import Signature
 from trimtab.models.sources import place_of_source, version_in
-from trimtab.models.specification import read_specification
+from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE, read_specification
 from trimtab.serving.endpoints import Endpoints
 from trimtab.workspace import Workspace
 
@@ -22,16 +24,17 @@ _FORMS = "MODEL is a folder in MLmodel format, models:/NAME/VERSION, models:/NAM
 
 
 class ChosenModel(msgspec.Struct, frozen=True):
-    """A model's files on this machine. `digest` is of what decides its answers, the same wherever it lies;
-    `model` and `version` are those of the registry, "" and None for a model that is not in it."""
+    """A model's files on this machine. `digest` is of what decides its answers, the same wherever it lies.
+    `model` is its name, by which `confinement` allows it a process of its own; `version` is that of the
+    registry, None for a model that is not in it."""
 
     title: str
     folder: Path
     digest: str
     signature: Signature
-    target: str
-    model: str = ""
+    model: str
     version: int | None = None
+    confinement: Confinement = NOTHING
 
 
 def model_of_endpoint(workspace: Workspace, endpoint: str, version: int | None = None) -> ChosenModel:
@@ -52,7 +55,7 @@ def model_of_endpoint(workspace: Workspace, endpoint: str, version: int | None =
     else:
         number, digest = route.primary.version, route.primary.digest
     title = f"version {number} of '{standing.model}' (endpoint '{endpoint}')"
-    return _chosen(title, _fetched(workspace, digest, title), standing.model, number)
+    return _chosen(workspace, title, _fetched(workspace, digest, title), standing.model, number)
 
 
 def model_at(workspace: Workspace | None, model: str) -> ChosenModel:
@@ -62,7 +65,7 @@ def model_at(workspace: Workspace | None, model: str) -> ChosenModel:
         folder = Path(model)
         if not folder.is_dir():
             raise NotFoundError(f"There is no folder '{folder}'.", hint=_FORMS)
-        return _chosen(f"the model in '{folder}'", folder, "", None)
+        return _chosen(workspace, f"the model in '{folder}'", folder, folder.resolve().name)
     if workspace is None:
         raise NotFoundError(
             f"There is no project to find '{model}' in.", hint="Name the folder of one with --dir."
@@ -71,14 +74,15 @@ def model_at(workspace: Workspace | None, model: str) -> ChosenModel:
     found = version_in(registry, model)
     if found is not None:
         title = f"version {found.version} of '{found.model}'"
-        return _chosen(title, _fetched(workspace, found.digest, title), found.model, found.version)
+        return _chosen(workspace, title, _fetched(workspace, found.digest, title), found.model, found.version)
     place = place_of_source(registry, workspace.project, model)
     if place is None:
         raise InvalidInputError(f"'{model}' is no address of a model in this project.", hint=_FORMS)
     digest = tree_at(workspace, place)
     if digest is None:
         raise NotFoundError(f"There are no files at '{model}'.", hint=_FORMS)
-    return _chosen(f"the model at '{model}'", _fetched(workspace, digest, model), "", None)
+    title = f"the model at '{model}'"
+    return _chosen(workspace, title, _fetched(workspace, digest, title), model.rstrip("/").rpartition("/")[2])
 
 
 def _fetched(workspace: Workspace, digest: str, title: str) -> Path:
@@ -93,14 +97,25 @@ def _fetched(workspace: Workspace, digest: str, title: str) -> Path:
     return folder
 
 
-def _chosen(title: str, folder: Path, model: str, version: int | None) -> ChosenModel:
-    specification = read_specification(folder)
+def _chosen(
+    workspace: Workspace | None, title: str, folder: Path, model: str, version: int | None = None
+) -> ChosenModel:
+    confinement = NOTHING if workspace is None else Confinement.of(workspace.settings)
+    if (folder / SPECIFICATION_FILE).exists() or not (folder / MLMODEL_FILE).is_file():
+        specification = read_specification(folder)
+        signature = specification.signature
+        digest = digest_bytes(specification.to_json())  # which has the digest of the model's file
+    else:
+        with load_servable(folder, model=model, confinement=confinement) as predictor:
+            signature = predictor.signature
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digest = digest_json({str(path.relative_to(folder)): digest_file(path) for path in files})
     return ChosenModel(
         title=title,
         folder=folder.resolve(),
-        digest=digest_bytes(specification.to_json()),  # which has the digest of the model's file
-        signature=specification.signature,
-        target=specification.target,
+        digest=digest,
+        signature=signature,
         model=model,
         version=version,
+        confinement=confinement,
     )

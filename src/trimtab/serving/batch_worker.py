@@ -19,8 +19,10 @@ import pyarrow as pa
 
 from trimtab.data.profiles import Profile
 from trimtab.errors import InvalidInputError, TrimtabError
+from trimtab.models.confined.confinement import Confinement
+from trimtab.models.confined.predictor import load_servable
 from trimtab.models.inputs import frame_columns
-from trimtab.models.runtimes.predictor import Predictor, load_predictor
+from trimtab.models.runtimes.predictor import Predictor
 from trimtab.monitoring.live_profiles import ANSWER
 from trimtab.serving.batch_files import Rows, Source, Span
 from trimtab.serving.batch_writing import DRAFT, Form, Table, told, write_durably
@@ -32,10 +34,13 @@ PROFILED_ROWS = 2048
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What a worker does with every part. `kept` are the input's columns that stand beside the answer, `rows`
-    the rows of one model call; parts are written below `folder`."""
+    """What a worker does with every part. `model` is the folder of the one called `name`. `kept` are the
+    input's columns that stand beside the answer, `rows` the rows of one model call; parts are written below
+    `folder`."""
 
     model: str
+    name: str
+    confinement: Confinement
     threads: int
     sources: tuple[Source, ...]
     kept: tuple[str, ...]
@@ -103,7 +108,9 @@ def serve_parts(connection: Connection, task: Task) -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     try:
-        with load_predictor(task.model, threads=task.threads) as predictor:
+        with load_servable(
+            task.model, model=task.name, confinement=task.confinement, threads=task.threads
+        ) as predictor:
             while True:
                 part = connection.recv()
                 connection.send(compute(task, predictor, part))
