@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -153,6 +154,21 @@ def test_a_gateway_that_is_stopped_under_load_answers_what_it_took(served: Serve
         with Load(running.url) as load:
             until(lambda: len(load.ids) > 200)
             assert running.stop() == 0
+    assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
+    assert sorted(logged(served)) == sorted(load.ids)
+
+
+def test_workers_are_replaced_under_load_without_one_refusal(served: Served) -> None:
+    with RunningGateway(served.project, workers=2) as running:
+        running.until_ready()
+        before = {child.pid for child in running.children("worker")}
+        with Load(running.url) as load:
+            until(lambda: len(load.ids) > 50)
+            running.process.send_signal(signal.SIGHUP)
+            until(lambda: not before & {child.pid for child in running.children("worker")})
+            told = len(load.ids)
+            until(lambda: len(load.ids) > told + 50)
+        assert len(running.children("worker")) == 2
     assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
     assert sorted(logged(served)) == sorted(load.ids)
 

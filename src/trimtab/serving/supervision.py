@@ -2,6 +2,8 @@
 
     python -m trimtab.serving.supervision --project DIR --host HOST --port PORT --socket FD --workers N
 
+SIGHUP puts new workers in the place of those that run, one after the other; nobody is refused meanwhile.
+
 The gateway role becomes this program once it has checked what there is to check, so that the process that
 waits for years holds nothing but the standard library.
 """
@@ -21,7 +23,8 @@ from trimtab.errors import UnavailableError
 from trimtab.serving.lifeline import follow_lifeline
 
 GRACE_SECONDS = 15.0
-SHIPPER_SECONDS = 0.7
+SETTLE_SECONDS = 2.0
+"""How long a new worker gets to load its models before the old one ends."""
 TICK_SECONDS = 0.1
 HEALTHY_SECONDS = 5.0
 LONGEST_PAUSE = 5.0
@@ -31,19 +34,21 @@ _log = logging.getLogger(__name__)
 
 
 class Child:
-    """A process that is started `after` so many seconds, and again when it dies. Its standard
-    input is a pipe that ends with us, so that it knows when we are gone."""
+    """A process that is started by the first `tend`, and again when it dies. Its standard input is a pipe
+    that ends with us, so that it knows when we are gone."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], *, handles: Sequence[int] = (), after: float = 0.0
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], *, handles: Sequence[int] = ()) -> None:
         self.name = name
         self._command = [sys.executable, "-m", *command]
         self._handles = tuple(handles)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._again_at = time.monotonic() + after
+        self._again_at = 0.0
         self._deaths = 0
+
+    def successor(self) -> Child:
+        """Another of its kind, not started yet."""
+        return Child(self.name, self._command[2:], handles=self._handles)
 
     def start(self) -> None:
         """Start the process."""
@@ -89,25 +94,48 @@ class Supervision:
     sees all that they wrote."""
 
     def __init__(self, workers: Sequence[Child], shipper: Child) -> None:
-        self._workers = workers
+        self._workers = list(workers)
         self._shipper = shipper
         self._stopping = False
+        self._reloads = 0
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        children = [*self._workers, self._shipper]
+        signal.signal(signal.SIGHUP, self._ask_for_reload)
         try:
             while not self._stopping:
-                for child in children:
-                    child.tend()
-                time.sleep(TICK_SECONDS)
+                self._tend()
+                if self._reloads:
+                    self._reloads = 0
+                    self._reload()
         finally:
             self._end()
 
+    def _tend(self, *more: Child) -> None:
+        for child in (*self._workers, self._shipper, *more):
+            child.tend()
+        time.sleep(TICK_SECONDS)
+
+    def _reload(self) -> None:
+        """Replace the workers one by one. The new one takes no connection before it knows its routes, and by
+        then the old one is asked to answer what it has and to end."""
+        for place, old in enumerate(list(self._workers)):
+            fresh = old.successor()
+            settled = time.monotonic() + SETTLE_SECONDS
+            while time.monotonic() < settled and not self._stopping:
+                self._tend(fresh)
+            self._workers[place] = fresh
+            old.terminate()
+            old.wait(time.monotonic() + GRACE_SECONDS)
+        _log.info("all workers were replaced")
+
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
+
+    def _ask_for_reload(self, _number: int, _frame: object) -> None:
+        self._reloads += 1
 
     def _end(self) -> None:
         for stage in (self._workers, [self._shipper]):
@@ -142,9 +170,7 @@ def main() -> None:
         for _ in range(asked.workers)
     ]
     try:
-        # Nobody waits for the shipper, and the workers' first answers wait for the processors.
-        shipper = Child("shipper", ["trimtab.serving.shipper", *project], after=SHIPPER_SECONDS)
-        Supervision(workers, shipper).run()
+        Supervision(workers, Child("shipper", ["trimtab.serving.shipper", *project])).run()
     except UnavailableError as error:
         sys.exit(str(error))
 

@@ -103,6 +103,7 @@ class Worker:
         self._watcher.start()
         if self._grpc is not None:
             await self._grpc.start()
+        await self._state.ready_view()  # until then, connections wait in the socket that workers share
         serving = loop.create_task(server.serve())
         waiting = loop.create_task(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
