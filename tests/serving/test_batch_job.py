@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from tests.serving.tiny_models import write_model
@@ -205,6 +206,30 @@ def test_a_job_killed_again_and_again_ends_with_every_row_once(
     assert made["id"].to_list() == table["id"].to_list()
     assert made["prediction"].to_list() == pytest.approx(answers, rel=1e-12)
     assert left(tmp_path) == ["out.parquet", "out.parquet.report.json"]
+
+
+def test_a_killed_worker_ends_the_job_which_can_be_resumed(
+    tmp_path: Path, model: Path, table: pl.DataFrame
+) -> None:
+    given = write(table, tmp_path / "table.parquet")
+    command = [sys.executable, "-m", "trimtab.cli", "predict", "--model", str(model), "--batch-rows", "10"]
+    command += ["--input", str(given), "--output", str(tmp_path / "out"), "--workers", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        reports = tmp_path / ".out.partial" / "reports"
+        while not list(reports.glob("*.json")) and process.poll() is None:
+            time.sleep(0.002)
+        for child in psutil.Process(process.pid).children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, b"ended by signal 9" in told, b"run the same again" in told) == (
+        5,
+        True,
+        True,
+    )
+    assert not (tmp_path / "out").exists()
+    report = run(model, given, tmp_path / "out", rows=10, key=None)
+    assert (report.rows, report.resumed > 0) == (ROWS, True)
 
 
 def until_alone(folder: Path) -> None:

@@ -127,8 +127,8 @@ class DatasetOutput:
         return False
 
     def publish(self, job: str, numbers: Sequence[int], names: Sequence[str]) -> None:
-        """See `Output.publish`. Raises ContractViolationError where the answers break the dataset's contract,
-        before any is there."""
+        """See `Output.publish`. Raises ContractViolationError for a part that breaks the dataset's contract;
+        those before it stay."""
         datasets = Datasets(self._workspace)
         if self._name not in {dataset.name for dataset in datasets.list()}:
             datasets.create(self._name)

@@ -114,9 +114,7 @@ def serve_parts(connection: Connection, task: Task) -> None:
             while True:
                 part = connection.recv()
                 connection.send(compute(task, predictor, part))
-    except EOFError:
-        return
-    except BrokenPipeError:
+    except (EOFError, BrokenPipeError):
         return
     except (TrimtabError, OSError) as error:
         connection.send(error)
@@ -177,9 +175,12 @@ def _answered(
     if not read.unreadable:
         try:
             return frame, _ask(task, predictor, frame), []
-        except InvalidInputError:  # some of the rows are at fault: which?
-            pass
-    refused = dict(_refused(predictor, frame, 0)) | read.unreadable
+        except InvalidInputError:
+            refused = dict(_refused(predictor, frame, 0))
+            if not refused:  # each row is taken by itself: the model is at fault
+                raise
+    else:
+        refused = dict(_refused(predictor, frame, 0)) | read.unreadable
     if task.on_error == "fail":
         row = min(refused)
         raise InvalidInputError(
