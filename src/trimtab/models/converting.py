@@ -1,6 +1,6 @@
 """Converting a registered version in a process of its own, since loading the original runs its code.
 
-    python -m trimtab.models.converting    reads one Assignment, answers on standard output
+python -m trimtab.models.converting    reads one Assignment, answers on standard output
 """
 
 from __future__ import annotations
