@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Answers:
     def __init__(self, by_temperature: Mapping[float, float]) -> None:
         self._answers = by_temperature
 
-    def row(self, values: list[float]) -> float:
+    def row(self, values: Sequence[float]) -> float:
         return self._answers[values[COLUMNS.index("temperature")]]
 
     def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
