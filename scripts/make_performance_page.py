@@ -69,9 +69,10 @@ The tables of the last run of the benchmark. Every figure that was aimed at stan
 was missed is said at the end. The gateway does more than those beside it: it checks each row against the
 model's signature, writes each prediction to its log before it answers, and ships the log into tables
 meanwhile, in a process apart whose processor time and memory are counted. "v2" is the Open Inference
-Protocol. The bare limits are Granian with nothing but the decoding of JSON and the model. Where other
-programs kept the machine's two cores busy, requests a second say little, and the ratio "by CPU" says
-more.
+Protocol. The bare limits are Granian with nothing but the decoding of JSON and the model. Memory is told
+soon after the first answer, when not every process has loaded all it needs, and after the load, which is
+what a machine has to have. Where other programs kept the machine's two cores busy, requests a second say
+little, and the ratio "by CPU" says more.
 """
 
 

@@ -15,6 +15,9 @@ from benchmarks.tracking.servers import Server
 
 CONNECTIONS = (1, 16, 64)
 BATCH_CONNECTIONS = 4
+LOADED_SECONDS = 2.0
+"""After so long all processes of a server have loaded what they need."""
+
 WARM_SECONDS = 1.0
 SETTLE_SECONDS = 5.0
 """How long to wait for the log to be shipped before the next turn."""
@@ -78,6 +81,7 @@ def measure(
 def stayed(contender: Contender, server: Server, wanted: Sequence[str], seconds: float, folder: Path) -> Stay:
     """All turns of one server that has just started."""
     questions = {"row": contender.row, **contender.others}
+    time.sleep(LOADED_SECONDS)
     stay = Stay(server.ready, server.starting, server.pss(), 0.0, 0.0, {})
     for asked in wanted:
         if asked not in questions:

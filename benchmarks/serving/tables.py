@@ -178,10 +178,12 @@ def _frugal(paper: Paper, verdicts: Verdicts, own: Figures, where: str) -> None:
     behind = own.median("row", 16, "behind")
     soon = verdicts.below(f"{where}, first answer", ready, SECONDS, "{:.2f} s")
     small = verdicts.below(f"{where}, memory", memory, MEGABYTES, "{:.0f} MB")
+    used = verdicts.below(f"{where}, memory after the load", loaded, MEGABYTES, "{:.0f} MB")
     paper.say(
         f"  first answer after {ready:.2f} s (CPU {median(own.start('starting')):.2f} s)  {soon}",
-        f"  memory {memory:.0f} MB, after the load {loaded:.0f} MB, of which {apart:.0f} MB in the process "
-        f"that ships the log  {small}",
+        f"  memory {memory:.0f} MB  {small}",
+        f"  memory after the load {loaded:.0f} MB, of which {apart:.0f} MB in the process that ships the "
+        f"log  {used}",
         f"  of the CPU at 16 connections {behind:.0f} us a request were that process's",
     )
 
