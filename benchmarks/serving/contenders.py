@@ -205,7 +205,7 @@ def mlflow(subject: Subject) -> Contender:
 
 def bentoml(subject: Subject) -> Contender:
     """BentoML with its new service class."""
-    python = peer("bentoml", "1.4.40", beside=("scikit-learn",))
+    python = peer("bentoml", "1.4.39", beside=("scikit-learn",))
     folder = made(python, "pickle", subject)
     return Contender(
         "BentoML",
