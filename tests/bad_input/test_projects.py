@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_a_loop_that_names_an_unknown_dataset_starts_nothing(tmp_path: Path, com
     ("spoil", "words"),
     [
         ("state", [".trimtab", "File exists"]),
-        ("blobs", ["blobs", "File exists"]),
+        ("blobs", ["blobs", "Not a directory"]),
         ("database", ["not a database"]),
         ("settings", ["trimtab.toml", "not valid TOML"]),
     ],
@@ -125,7 +126,7 @@ def test_a_spoiled_workspace_is_told_by_its_place(tmp_path: Path, spoil: str, wo
             state.rename(tmp_path / "moved")
             state.write_text("a file")
         case "blobs":
-            (state / "blobs").rmdir() if (state / "blobs").exists() else None
+            shutil.rmtree(state / "blobs")
             (state / "blobs").write_text("a file")
         case "database":
             (state / "metadata.db").write_bytes(b"no database" * 1000)

@@ -20,7 +20,8 @@ from trimtab.cli.main import COMMANDS, app
 
 TALKS_ONLY = {
     "up", "data read", "data contract", "data watch", "data retry", "loop pause", "loop resume", "loop mode",
-    "loop rollback", "model alias", "endpoint watch", "token revoke",
+    "loop rollback", "model alias", "model govern", "endpoint watch", "endpoint deploy", "endpoint rollback",
+    "endpoint delete", "serve", "token revoke",
 }  # fmt: skip
 """Commands that do something and have nothing to tell a script but their exit status."""
 
@@ -59,7 +60,11 @@ def test_every_command_says_what_it_does_and_talks_json_where_a_script_would_lis
     assert any("--json" in option.opts for option in options) is (name not in TALKS_ONLY)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in {"init", "demo"}])
+MORE = {"predict": ["--endpoint", "bikes"], "endpoint deploy": ["--version", "1"]}
+"""Options of which a command needs one."""
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in {"init", "demo", "serve"}])
 def test_without_a_project_every_command_says_how_to_make_one(
     trimtab: Trimtab, tmp_path: Path, name: str
 ) -> None:
@@ -74,7 +79,7 @@ def test_without_a_project_every_command_says_how_to_make_one(
         if option.required
         for word in (option.opts[0], "why")
     ]
-    ended = trimtab(*name.split(), *arguments, *required, "--dir", tmp_path)
+    ended = trimtab(*name.split(), *arguments, *required, *MORE.get(name, []), "--dir", tmp_path)
     if name == "doctor":
         assert ended.status == 1
         assert "trimtab init" in ended.out

@@ -134,6 +134,7 @@ def set_options(
     redact: Annotated[
         list[str] | None, typer.Option(help="A column to keep out of the log (repeatable); '' for none.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Change how an endpoint is served: limits, and what of its predictions is logged."""
     given = {
@@ -148,4 +149,7 @@ def set_options(
         endpoints = Endpoints(workspace)
         options = msgspec.structs.replace(endpoints.get(name).options, **changes)
         workspace.write(lambda tx: endpoints.set_options(tx, name, options))
-    print_fields(msgspec.structs.asdict(options))
+    if as_json:
+        print_json(options)
+    else:
+        print_fields(msgspec.structs.asdict(options))
