@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -45,7 +46,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
             )
 
 
-class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """The input columns of a model, in the order in which its matrix has them.
 
     `missing` is the number that stands for a missing value in that matrix; None means NaN.
@@ -61,10 +62,15 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
         if twice:
             raise InvalidInputError(f"The input column '{twice[0]}' is listed twice.")
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """The columns' names, in order."""
         return [column.name for column in self.columns]
+
+    @functools.cached_property
+    def other_than_number(self) -> Column | None:
+        """The first column that is no number."""
+        return next((column for column in self.columns if column.kind != "number"), None)
 
     @property
     def categorical(self) -> list[str]:

@@ -188,6 +188,6 @@ def _given(tensor: _Input, raw: memoryview | None = None) -> GivenTensor:
         )
     else:
         values = flat(name, shape, data)
-        if len(values) > FEW and isinstance(tensor, _Floats):
+        if len(values) > FEW and tensor.shape[:1] != [1] and isinstance(tensor, _Floats):
             values = numbers(name, values)
     return GivenTensor(name, shape, datatype, values)

@@ -141,12 +141,11 @@ def refuse_unserved(parameters: Mapping[str, Any], what: str) -> None:
 
 
 def _split(tensor: GivenTensor, signature: Signature) -> GivenRows:
-    for column in signature.columns:
-        if column.kind != "number":
-            raise InvalidInputError(
-                f"The model's column '{column.name}' is no number, so its rows are no matrix.",
-                hint="Send one tensor for each column, named as the column.",
-            )
+    if (column := signature.other_than_number) is not None:
+        raise InvalidInputError(
+            f"The model's column '{column.name}' is no number, so its rows are no matrix.",
+            hint="Send one tensor for each column, named as the column.",
+        )
     rows, width = tensor.shape
     names = signature.names
     if width != len(names):
