@@ -28,6 +28,10 @@ class Reign:
     since: int
     until: int | None = None
 
+    def vouched(self, event: AliasEvent) -> None:
+        """Rest on what this event says from now on."""
+        self.ground, self.report, self.policy = event.basis, event.report, event.policy
+
 
 @dataclass(frozen=True)
 class Line:
@@ -51,7 +55,7 @@ def line_of(events: Iterable[AliasEvent]) -> Line:
         if event.kind == "renamed":
             continue
         if event.kind == "affirmed":
-            stack[-1].ground, stack[-1].report, stack[-1].policy = event.basis, event.report, event.policy
+            stack[-1].vouched(event)
             continue
         if stack:
             stack[-1].until = event.entry
@@ -64,6 +68,8 @@ def line_of(events: Iterable[AliasEvent]) -> Line:
                     stack.pop()
                 if stack:
                     stack[-1].until = None
+                    if event.basis in {"report", "override"}:  # new evidence let it come back
+                        stack[-1].vouched(event)
                     continue
             stack.append(
                 Reign(event.version, event.digest, event.basis, event.report, event.policy, event.entry)
