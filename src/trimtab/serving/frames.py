@@ -68,6 +68,29 @@ class RowsFrame(msgspec.Struct, frozen=True, array_like=True, tag=2):
     took: int
 
 
+class MatrixFrame(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Many rows of one request that came as one matrix of numbers: `rows` by `width`, row after row, as
+    little-endian floats of 32 or 64 bits, in the order of the entry's first columns; its further columns are
+    missing, and so is a number that is NaN. `key` is one for all rows, or one for each, and so is `arm`;
+    `scores` has the packed numbers of each version, None where it failed."""
+
+    ref: int
+    id: str
+    at: int
+    rows: int
+    width: int
+    key: str | list[str | None] | None
+    arm: int | list[int]
+    matrix: memoryview
+    scores: list[memoryview | None]
+    took: int
+
+    def numbers(self) -> NDArray[np.floating[Any]]:
+        """The matrix, shape (rows, width)."""
+        size = len(self.matrix) // (self.rows * self.width)
+        return np.frombuffer(self.matrix, f"<f{size}").reshape(self.rows, self.width)
+
+
 class LabelFrame(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """What was learned about a prediction, named by its id, or by key and event time. `received` is the
     event time at which it came in."""
@@ -89,7 +112,7 @@ class FailureFrame(msgspec.Struct, frozen=True, array_like=True, tag=4):
     version: int | None = None
 
 
-Frame = EntryFrame | RowFrame | RowsFrame | LabelFrame | FailureFrame
+Frame = EntryFrame | RowFrame | RowsFrame | MatrixFrame | LabelFrame | FailureFrame
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Frame)
@@ -108,7 +131,7 @@ def packed(numbers: NDArray[Any]) -> bytes:
     return numbers.astype("<f8").tobytes()
 
 
-def unpacked(column: list[Any] | bytes) -> list[Any]:
+def unpacked(column: list[Any] | bytes | memoryview) -> list[Any]:
     """The values of a column, None where one is missing."""
     if isinstance(column, list):
         return column

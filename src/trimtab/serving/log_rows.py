@@ -6,8 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame, unpacked
+from trimtab.serving.frames import (
+    EntryFrame,
+    FailureFrame,
+    Frame,
+    LabelFrame,
+    MatrixFrame,
+    RowFrame,
+    RowsFrame,
+    unpacked,
+)
 from trimtab.serving.prediction_ids import row_ids
 
 
@@ -76,6 +86,8 @@ class Unfolding:
                     )
                 case RowsFrame():
                     found.predictions.extend(_split(self._entries[frame.ref], frame))
+                case MatrixFrame():
+                    found.predictions.extend(_rows(self._entries[frame.ref], frame))
                 case LabelFrame():
                     found.labels.append(frame)
                 case FailureFrame():
@@ -92,3 +104,17 @@ def _split(entry: EntryFrame, frame: RowsFrame) -> Iterator[PredictionRow]:
     ids = row_ids(frame.id, rows)
     for id, key, arm, cells, said in zip(ids, keys, frame.arms, values, scores, strict=True):
         yield PredictionRow(entry, id, frame.at, key, arm, list(cells), list(said), frame.took)
+
+
+def _rows(entry: EntryFrame, frame: MatrixFrame) -> Iterator[PredictionRow]:
+    numbers = frame.numbers()
+    rows, missing = frame.rows, np.isnan(numbers).any()
+    nothing = [None] * rows
+    scores = zip(*(nothing if score is None else unpacked(score) for score in frame.scores), strict=True)
+    keys = frame.key if isinstance(frame.key, list) else [frame.key] * rows
+    arms = frame.arm if isinstance(frame.arm, list) else [frame.arm] * rows
+    beyond = [None] * (len(entry.columns) - frame.width)
+    ids = row_ids(frame.id, rows)
+    for id, key, arm, cells, said in zip(ids, keys, arms, numbers.tolist(), scores, strict=True):
+        values = [None if cell != cell else cell for cell in cells] if missing else cells
+        yield PredictionRow(entry, id, frame.at, key, arm, values + beyond, list(said), frame.took)
