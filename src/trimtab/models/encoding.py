@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import struct
 from collections.abc import Mapping, Sequence, Set
 from math import isfinite
 from typing import Any
@@ -99,11 +100,41 @@ class Encoder:
 
     def matrix(self, columns: Columns, rows: int) -> NDArray[np.float64]:
         """All rows' numbers, shape (rows, columns), C order. `rows` must have accepted `columns`."""
-        matrix = np.empty((rows, len(self._columns)), dtype=np.float64)
-        for place, encoder in enumerate(self._columns):
-            values = columns.get(encoder.name)
-            matrix[:, place] = self._missing if values is None else encoder.many(values)
-        return matrix
+        matrix = self._from_arrays(columns, rows)
+        if matrix is None:
+            matrix = np.empty((len(self._columns), rows), dtype=np.float64)
+            for place, encoder in enumerate(self._columns):
+                values = columns.get(encoder.name)
+                matrix[place] = self._missing if values is None else encoder.many(values)
+        return np.ascontiguousarray(matrix.T)
+
+    def _from_arrays(self, columns: Columns, rows: int) -> NDArray[np.float64] | None:
+        """The numbers of columns that are all arrays with nothing unusual in them, one column after another;
+        None for any other."""
+        arrays = [columns.get(encoder.name) for encoder in self._columns]
+        for encoder, values in zip(self._columns, arrays, strict=True):
+            if not isinstance(values, np.ndarray) or values.ndim != 1 or not encoder.takes(values):
+                return None
+        matrix = np.empty((len(arrays), rows), dtype=np.float64)
+        np.stack(arrays, out=matrix)
+        return matrix if np.isfinite(matrix).all() else None
+
+    def checked(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """The numbers of rows that came as a matrix of numbers in the signature's order, NaN where one is
+        missing. Raises what `matrix` does, and InvalidInputError if not all columns are numbers."""
+        if (
+            matrix.ndim != 2
+            or matrix.shape[1] != len(self._columns)
+            or self.signature.other_than_number is not None
+        ):
+            raise InvalidInputError(
+                f"A matrix of the shape {matrix.shape} is not what the model takes.",
+                hint=f"It takes the columns {', '.join(self.signature.names)}.",
+            )
+        numbers: NDArray[np.float64] = np.require(matrix, np.float64, "CA")
+        if np.isfinite(numbers).all():
+            return numbers
+        return self.matrix(dict(zip(self.signature.names, matrix.T, strict=True)), len(matrix))
 
     def _unknown_column(self, columns: Columns) -> InvalidInputError:
         name = next(name for name in columns if self.signature.get(name) is None)
@@ -191,12 +222,16 @@ class _ColumnEncoder:
             hint=f"It knows: {', '.join(map(str, list(self._codes)[:20]))}.",
         )
 
+    def takes(self, values: NDArray[Any]) -> bool:
+        """Whether the values of an array are numbers for this column, if they are finite."""
+        return values.dtype.kind in self._array_kinds
+
     def many(self, values: Values) -> NDArray[np.float64]:
         """The numbers of a whole column."""
         if isinstance(values, np.ndarray):
             if values.ndim != 1:
                 raise InvalidInputError(f"The column '{self.name}' has the shape {values.shape}.")
-            if values.dtype.kind in self._array_kinds:
+            if self.takes(values):
                 return self._from_array(values)
             if values.dtype.kind in "mM":
                 raise InvalidInputError(
@@ -215,19 +250,29 @@ class _ColumnEncoder:
 
     def _from_array(self, values: NDArray[Any]) -> NDArray[np.float64]:
         numbers = values.astype(np.float64)
-        finite = np.isfinite(numbers)
-        for row in np.flatnonzero(~finite):
+        wrong = ~np.isfinite(numbers)
+        if self.nullable and wrong.any():
+            missing = np.isnan(numbers)
+            numbers[missing] = self._missing
+            wrong &= ~missing
+        for row in np.flatnonzero(wrong):
             numbers[row] = self._other(values[row], int(row))
         return numbers
 
 
+def floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """The numbers, which nobody may write to, or None if one is none or too large. True and false count as
+    numbers here. A third of the time that np.array takes, which asks each value what it is."""
+    try:
+        return np.frombuffer(struct.pack(f"{len(values)}d", *values))
+    except (struct.error, OverflowError):
+        return None
+
+
 def _finite(values: Values) -> NDArray[np.float64] | None:
     """The numbers as an array, or None if one is not finite or too large."""
-    try:
-        numbers = np.array(values, dtype=np.float64)
-    except OverflowError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
+    numbers = floats(values)
+    return numbers if numbers is not None and np.isfinite(numbers).all() else None
 
 
 def _missing_column(name: str, columns: Columns) -> InvalidInputError:

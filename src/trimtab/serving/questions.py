@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from trimtab.errors import TrimtabError, UnavailableError
 from trimtab.models.encoding import Columns
@@ -16,7 +17,9 @@ LONGEST_KEY = 512
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, of whatever protocol: about `columns`, or about one `row` by column name.
+    """A request, of whatever protocol: about `columns`, about one `row` by column name, or about a `matrix`:
+    rows of numbers in the order of the columns of the version that leads (the one that is pinned, or else
+    the primary), all of them numbers, NaN where one is missing.
 
     `keys` has one key for each row, `key` one for all of them; `request_id` decides who answers where there
     is no key. `version` pins one; `at` is event time in microseconds since 1970; `started` is
@@ -26,6 +29,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: LoadedEndpoint
     columns: Columns = {}
     row: Mapping[str, Any] | None = None
+    matrix: NDArray[Any] | None = None
     at: int
     started: int
     key: str | None = None

@@ -69,6 +69,11 @@ class Predictor:
             raw = self._runtime.matrix(encoder.matrix(columns, rows))
         return answers(raw, self._output)
 
+    def predict_matrix(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """One answer for each row of a matrix of numbers in the signature's order, NaN where one is missing;
+        only for a model whose columns are all numbers. Raises what `predict` does."""
+        return self.scores(self._encoder.checked(matrix))
+
     def encoded_row(self, row: Mapping[str, Any], *, ignore_unknown: bool = False) -> Sequence[float]:
         """The numbers of one row, given by column name, for `score`. Raises what `predict` does."""
         return self._encoder.row_of(row, ignore_unknown=ignore_unknown)
