@@ -27,7 +27,9 @@ _MODULE_NAMES = frozenset(
     {"__name__", "__file__", "__doc__", "__package__", "__spec__", "__path__", "__all__"}
 )
 
-_DYNAMIC_BUILTINS = frozenset({"exec", "eval", "__import__", "globals", "__builtins__"})
+DYNAMIC_BUILTINS = frozenset({"exec", "eval", "__import__", "globals", "__builtins__"})
+"""Functions that reach code by names that cannot be followed."""
+
 _DYNAMIC = (
     "builtins",
     "importlib.__import__",
@@ -239,7 +241,7 @@ class _Walk:
             self._reach(module, chain)
         elif any(self._finder.module(module.absolute(star)) is not None for star in module.stars):
             self._give_up(f"a star import in {module.name} may bind '{name}'")
-        elif name in _DYNAMIC_BUILTINS:
+        elif name in DYNAMIC_BUILTINS:
             self._give_up(f"{name} in {place}")
         elif name not in _BUILTINS and name not in _MODULE_NAMES:
             self._external.update(module.absolute(star) for star in module.stars)
@@ -280,13 +282,18 @@ class _Walk:
 
     def _use_external(self, name: str, module: SourceModule) -> None:
         self._external.add(name)
-        if name in {"importlib", "sys"} or any(
-            name == dynamic or name.startswith(f"{dynamic}.") for dynamic in _DYNAMIC
-        ):
+        if is_dynamic(name):
             self._give_up(f"{name} in {module.name}")
 
     def _give_up(self, why: str) -> None:
         self._whole_project = min(self._whole_project, why) if self._whole_project else why
+
+
+def is_dynamic(name: str) -> bool:
+    """Whether what is called so in full ("importlib.import_module") reaches code that cannot be followed."""
+    return name in {"importlib", "sys"} or any(
+        name == dynamic or name.startswith(f"{dynamic}.") for dynamic in _DYNAMIC
+    )
 
 
 def module_digest(path: Path) -> str:

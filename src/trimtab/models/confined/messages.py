@@ -49,15 +49,25 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Rows: the numbers and booleans as a matrix of float64 (NaN: missing), and each column of texts."""
+    """Rows: the numbers and booleans as a matrix of float64 (NaN: missing), and each column of texts.
+
+    With a `width`, what is wanted are not answers but the matrix of so many columns that the steps of the
+    model make for its inner model.
+    """
 
     rows: int
     numbers: bytes
     texts: Texts
+    width: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many numbers are wanted for each row."""
+        return self.width or 1
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """One float64 for each row."""
+    """One float64 for each row, or as many as were wanted."""
 
     values: bytes
 

@@ -137,8 +137,11 @@ class ConfinedProcess:
         return None if life is None else life.process.pid
 
     def ask(self, asked: Ask) -> NDArray[np.float64]:
-        """One answer for each row. Raises InvalidInputError for rows that the model refuses,
-        ModelRaisedError, and UnavailableError if the process died, hangs or has not come back yet."""
+        """One answer for each row, or the rows of the matrix one after the other.
+
+        Raises InvalidInputError for rows that the model refuses, ModelRaisedError, and UnavailableError if
+        the process died, hangs or has not come back yet.
+        """
         waiting = _Waiting(asked)
         self._queue.append(waiting)
         if not self._turn.acquire(timeout=self._seconds):
@@ -166,7 +169,11 @@ class ConfinedProcess:
         """Those who share the next call: all who wait, up to a number of rows."""
         some = [self._queue.popleft()]
         rows = some[0].asked.rows
-        while self._queue and rows + self._queue[0].asked.rows <= MOST_ROWS:
+        while (
+            self._queue
+            and self._queue[0].asked.width == some[0].asked.width
+            and rows + self._queue[0].asked.rows <= MOST_ROWS
+        ):
             some.append(self._queue.popleft())
             rows += some[-1].asked.rows
         return some
@@ -186,8 +193,9 @@ class ConfinedProcess:
         else:
             start = 0
             for waiting in some:
-                waiting.outcome = made[start : start + waiting.asked.rows]
-                start += waiting.asked.rows
+                end = start + waiting.asked.rows * waiting.asked.wanted
+                waiting.outcome = made[start:end]
+                start = end
 
     def _asked(self, asked: Ask) -> NDArray[np.float64]:
         life = self._lives.present
@@ -214,7 +222,7 @@ class ConfinedProcess:
         if isinstance(said, Refusal):
             raise _error_of(said)
         made = np.frombuffer(said.values, dtype=np.float64)
-        if made.size != asked.rows:
+        if made.size != asked.rows * asked.wanted:
             raise ModelRaisedError(f"The model gave {made.size} answers to {asked.rows} rows.")
         return made
 
@@ -284,7 +292,8 @@ def _joined(asked: list[Ask]) -> Ask:
         return asked[0]
     columns = zip(*(each.texts for each in asked), strict=True)
     texts = [[cell for column in same for cell in column] for same in columns]
-    return Ask(sum(each.rows for each in asked), b"".join(each.numbers for each in asked), texts)
+    numbers = b"".join(each.numbers for each in asked)
+    return Ask(sum(each.rows for each in asked), numbers, texts, asked[0].width)
 
 
 def _environment(home: str, threads: int) -> dict[str, str]:
