@@ -14,15 +14,13 @@ from trimtab.serving.many_rows import ManyRows
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.questions import Answer, OverloadedError, Question
-from trimtab.serving.state import State
 
 
 class Answering:
     """Answers questions for one gateway worker."""
 
-    def __init__(self, ids: PredictionIds, log: PredictionLog, state: State) -> None:
+    def __init__(self, ids: PredictionIds, log: PredictionLog) -> None:
         self.ids = ids
-        self._state = state
         self._coalescer = Coalescer(ids, log)
         self._many = ManyRows(ids, log)
         self._busy: Counter[str] = Counter()
@@ -58,8 +56,6 @@ class Answering:
         row = _single(question)
         if row is not None:
             question = row
-            if self._state.in_flight == 1 and not endpoint.options.max_wait_ms:  # nobody to keep company
-                return self._coalescer.alone(question, leader, pinned)
             return await self._coalescer.answer(question, leader, pinned)
         return await self._many.answer(question, leader, pinned)
 
@@ -76,4 +72,7 @@ def _single(question: Question) -> Question | None:
 
 
 def _is_one(values: Any) -> bool:
-    return isinstance(values, list | tuple | np.ndarray) and len(values) == 1 and np.ndim(values) == 1
+    if isinstance(values, np.ndarray):
+        return values.shape == (1,)
+    # Not np.ndim, which fails on values that are nested unevenly.
+    return isinstance(values, list | tuple) and len(values) == 1 and not isinstance(values[0], list | tuple)

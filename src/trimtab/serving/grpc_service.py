@@ -136,7 +136,6 @@ class InferenceService:
         async def method(message: bytes, context: Any) -> bytes:
             started = time.perf_counter_ns()
             self.calls += 1
-            self._state.in_flight += 1
             asked = None
             try:
                 view = self._state.view
@@ -153,8 +152,6 @@ class InferenceService:
             except Exception:  # noqa: BLE001  (a bug answers INTERNAL and ends no worker)
                 _log.exception("a call of %s failed", name)
                 failure = TrimtabError("The gateway failed on this request.", hint="Its log has the details.")
-            finally:
-                self._state.in_flight -= 1
             if failure.http_status >= 500:
                 self._record(getattr(asked, "model_name", ""), failure)
             code = _CODES.get(failure.http_status, grpc.StatusCode.INTERNAL)
@@ -216,6 +213,7 @@ class InferenceService:
                 endpoint=endpoint,
                 columns=rows.columns,
                 row=rows.row,
+                matrix=rows.matrix,
                 at=at,
                 started=call.started,
                 key=key,

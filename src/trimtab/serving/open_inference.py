@@ -26,6 +26,7 @@ import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving.compression import packed
+from trimtab.serving.http_messages import Response
 from trimtab.serving.open_inference_binary import packed_numbers
 from trimtab.serving.open_inference_models import (
     OUTPUT,
@@ -41,7 +42,7 @@ from trimtab.serving.open_inference_models import (
 from trimtab.serving.open_inference_requests import JSON_LENGTH, InferRequest, RequestedOutput, read_request
 from trimtab.serving.open_inference_tensors import Parameters, refuse_unserved, rows_of
 from trimtab.serving.questions import Answer, Question
-from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
+from trimtab.serving.requests import Request, allow, checked_key, decoded
 
 
 class OutputTensor(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -180,6 +181,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
             endpoint=endpoint,
             columns=rows.columns,
             row=rows.row,
+            matrix=rows.matrix,
             at=request.at,
             started=request.started,
             key=key,

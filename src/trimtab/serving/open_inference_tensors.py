@@ -6,6 +6,7 @@ once where all are numbers: one tensor of shape [rows, columns] in the signature
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.errors import InvalidInputError
+from trimtab.models.encoding import floats
 from trimtab.models.signature import Column, Signature
 
 Parameters = dict[str, str | float | int | bool | None]
@@ -34,10 +36,12 @@ class GivenTensor(NamedTuple):
 
 
 class GivenRows(NamedTuple):
-    """The rows of a request: as `columns`, or one of them as `row` by column name."""
+    """The rows of a request: as `columns`, as a `matrix` in the signature's order with NaN for what is
+    missing, or one of them as `row` by column name."""
 
     columns: Mapping[str, Values] = MappingProxyType({})
     row: dict[str, Any] | None = None
+    matrix: NDArray[Any] | None = None
 
 
 def datatype_of(column: Column) -> str:
@@ -71,11 +75,11 @@ def flat(name: str, shape: Sequence[int], data: list[Any]) -> list[Any]:
     size = size_of(name, shape)
     if data and type(data[0]) is list:
         width = shape[1] if len(shape) == 2 else -1
-        if len(data) != shape[0] or any(type(row) is not list or len(row) != width for row in data):
+        if len(data) != shape[0] or set(map(type, data)) != {list} or set(map(len, data)) != {width}:
             raise InvalidInputError(
                 f"The nested data of the tensor '{name}' do not have its shape {list(shape)}."
             )
-        return data[0] if len(data) == 1 else [value for row in data for value in row]
+        return data[0] if len(data) == 1 else list(itertools.chain.from_iterable(data))
     if len(data) != size:
         raise InvalidInputError(
             f"The tensor '{name}' has {len(data)} values where its shape {list(shape)} says {size}."
@@ -85,6 +89,8 @@ def flat(name: str, shape: Sequence[int], data: list[Any]) -> list[Any]:
 
 def numbers(name: str, values: list[Any]) -> NDArray[np.float64]:
     """JSON numbers as an array, null as NaN, which is taken as missing. Raises InvalidInputError."""
+    if (found := floats(values)) is not None:
+        return found
     try:
         return np.array(values, dtype=np.float64)
     except (ValueError, TypeError):
@@ -162,4 +168,6 @@ def _split(tensor: GivenTensor, signature: Signature) -> GivenRows:
             return GivenRows({name: values[place::width] for place, name in enumerate(names)})
         values = numbers(tensor.name, values)
     matrix = values.reshape(rows, width)
-    return GivenRows({name: matrix[:, place] for place, name in enumerate(names)})
+    if matrix.dtype.kind == "b":
+        return GivenRows(dict(zip(names, matrix.T, strict=True)))
+    return GivenRows(matrix=matrix)
