@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes requirements.lock anew: every dependency of the package, of all its extras and of the checks, at
-# the newest version that the bounds in pyproject.toml allow, with the hashes of its files, for every
+# Writes requirements.lock anew: every dependency of the package, of its extras (but for PyTorch, which would
+# bring gigabytes for GPUs along) and of the checks, at the newest version that the bounds in pyproject.toml allow, with the hashes of its files, for every
 # Python and system that is supported. No address of any index goes into it.
 # Arguments: the virtual environment to borrow a Python from; names of packages to renew (none: all).
 set -eu
@@ -17,6 +17,7 @@ else
 fi
 # shellcheck disable=SC2086  # several words on purpose
 "$tools/bin/uv" --no-config pip compile pyproject.toml --quiet \
-    --group dev --all-extras --universal --python-version 3.11 \
+    --group dev --extra grpc --extra onnx --extra postgres --extra pyfunc --extra testing --extra xgboost \
+    --universal --python-version 3.11 \
     --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
     --custom-compile-command "make lock" --output-file requirements.lock $renewed

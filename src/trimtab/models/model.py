@@ -16,7 +16,8 @@ from trimtab.digest import digest_bytes
 from trimtab.errors import InvalidInputError, missing_extra
 from trimtab.models.inputs import Inputs, frame_columns
 from trimtab.models.packaging import write_model
-from trimtab.models.runtimes.predictor import Predictor, load_predictor, runtime_of
+from trimtab.models.runtimes.predictor import Predictor
+from trimtab.models.runtimes.trusted import deferred_runtime_of, load_trusted
 from trimtab.models.signature import Output, Signature, Transform
 from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
 
@@ -56,7 +57,7 @@ class Serializable(Protocol):
 
 
 class Model:
-    """A trained model. Make one with `Model.lightgbm`, `Model.xgboost`, `Model.sklearn` or `Model.onnx`.
+    """A trained model. Make one with `Model.lightgbm`, `xgboost`, `sklearn`, `torch` or `onnx`.
 
     Equal content makes equal digests.
     """
@@ -179,6 +180,51 @@ class Model:
         )
 
     @classmethod
+    def torch(
+        cls,
+        program: Any,
+        inputs: Inputs,
+        *,
+        target: str,
+        rows: pl.DataFrame | None = None,
+        output: Transform = "identity",
+        clip: tuple[float | None, float | None] = (None, None),
+        tolerance: float | None = None,
+    ) -> Self:
+        """Package a PyTorch program (the extra `torch`): a `torch.export.ExportedProgram`, the path or the
+        bytes of its .pt2 file (of one that you trust: reading it may run code), or a `torch.nn.Module`,
+        which is exported in evaluation mode.
+
+        It takes one matrix as `inputs.matrix` makes it, of float32 or float64 and with any number of rows,
+        and gives one number for each row. It is converted to ONNX if that answers alike, on the example rows,
+        on `rows` (held-out ones: give them), on both moved at random, without each column that may be
+        missing, and with unknown categories. `tolerance` is relative to the larger of 1 and the answer; if
+        not given, 1e-5 in single and 1e-9 in double precision. Otherwise the program is kept as it is, a
+        warning says why, and a gateway serves it in a process of its own if its setting `confined_models`
+        allows that.
+
+        Raises InvalidInputError for a program with a fixed number of rows (and says how to export it), with
+        other inputs or answers, or whose answers change, as with dropout.
+        """
+        try:
+            # PyTorch, 2 s and 300 MB: only for who trained with it.
+            from trimtab.models.conversion.torch_conversion import packaged  # noqa: PLC0415  (see above)
+        except ModuleNotFoundError as error:
+            raise missing_extra(error.name or "torch", "torch") from error
+        made = packaged(program, inputs, rows=rows, tolerance=tolerance)
+        return cls._make(
+            made.runtime,
+            made.file,
+            made.content,
+            made.inputs,
+            target,
+            output,
+            clip,
+            made.tolerance,
+            made.options,
+        )
+
+    @classmethod
     def _make(
         cls,
         runtime: str,
@@ -206,7 +252,7 @@ class Model:
             tolerance=tolerance,
             options=options,
         )
-        loaded = runtime_of(draft, content)
+        loaded = deferred_runtime_of(draft, content)
         made = Predictor(draft, loaded).predict(inputs.example)
         if not made.size or not np.isfinite(made).all():
             raise InvalidInputError(
@@ -243,9 +289,12 @@ class Model:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a folder written by `save`. Raises what `load_predictor` raises."""
+        """Read a folder written by `save`. Raises what `load_predictor` raises.
+
+        A PyTorch program that was not converted is read when it is first asked, since that may run code.
+        """
         path = Path(folder)
-        predictor = load_predictor(path)
+        predictor = load_trusted(path, defer=True)
         specification = read_specification(path)
         return cls(specification, read_model_file(path, specification), read_example(path), predictor)
 
@@ -284,4 +333,5 @@ def _check_names(trained: list[str], declared: list[str]) -> None:
 def _restored(
     kind: type[Model], specification: Specification, content: bytes, example: dict[str, Sequence[Any]]
 ) -> Model:
-    return kind(specification, content, example, Predictor(specification, runtime_of(specification, content)))
+    predictor = Predictor(specification, deferred_runtime_of(specification, content))
+    return kind(specification, content, example, predictor)

@@ -17,7 +17,12 @@ REQUIREMENTS_FILE = "requirements.txt"
 ENVIRONMENT_FILE = "python_env.yaml"
 
 # What each runtime needs where `mlflow.pyfunc` serves the folder.
-_RUNTIME_PACKAGES = {"lightgbm": ["lightgbm"], "onnx": ["onnxruntime"], "xgboost": ["xgboost"]}
+_RUNTIME_PACKAGES = {
+    "lightgbm": ["lightgbm"],
+    "onnx": ["onnxruntime"],
+    "torch": ["torch"],
+    "xgboost": ["xgboost"],
+}
 
 
 def write_model(
@@ -54,7 +59,9 @@ def write_model(
 
 def _requirements(specification: Specification) -> list[str]:
     packages = ["mlflow-skinny", "numpy", "trimtab", *_RUNTIME_PACKAGES.get(specification.runtime, [])]
-    return [f"{package}=={version(package)}" for package in sorted(map(_installed, packages))]
+    # PyTorch's version says for which processor it was built, which is no version that every index has.
+    versions = {package: version(package).partition("+")[0] for package in map(_installed, packages)}
+    return [f"{package}=={versions[package]}" for package in sorted(versions)]
 
 
 def _installed(package: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.models.runtimes.predictor import Predictor, load_predictor
+from trimtab.models.runtimes.predictor import Predictor
+from trimtab.models.runtimes.trusted import load_trusted
 
 
 class PandasFrame(Protocol):
@@ -35,7 +37,7 @@ class PyfuncModel:
 
 def _load_pyfunc(path: str) -> PyfuncModel:
     """Called by MLflow with the model's folder."""
-    return PyfuncModel(load_predictor(path))
+    return PyfuncModel(load_trusted(Path(path)))
 
 
 def _values(series: Any) -> NDArray[Any] | list[Any]:

@@ -8,7 +8,12 @@ from trimtab.errors import NotFoundError
 from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE, Specification
 from trimtab.workspace import Workspace
 
-_RUNTIMES = {"lightgbm": "LightGBM", "xgboost": "XGBoost", "onnx": "ONNX Runtime"}
+_RUNTIMES = {
+    "lightgbm": "LightGBM",
+    "onnx": "ONNX Runtime",
+    "torch": "PyTorch in a process of its own, if allowed",
+    "xgboost": "XGBoost",
+}
 
 
 def how_served(workspace: Workspace, digest: str) -> str:
@@ -22,6 +27,8 @@ def how_served(workspace: Workspace, digest: str) -> str:
     except (NotFoundError, msgspec.MsgspecError):
         return "not at all"
     made = f"by {_RUNTIMES.get(specification.runtime, specification.runtime)}"
+    if (reason := specification.options.get("not_converted")) is not None:
+        return f"{made}; not converted to ONNX: {reason.rstrip('.')}"
     if (origin := specification.options.get("converted_from")) is None:
         return made
     within = f"{specification.tolerance:g} on {specification.options.get('checked_rows', '?')} rows"

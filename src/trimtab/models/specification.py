@@ -16,6 +16,10 @@ EXAMPLE_FILE = "input_example.json"
 MLMODEL_FILE = "MLmodel"
 FORMAT = 1
 
+STEPS_RUNTIME = "steps"
+"""The runtime of a model that is packed with the steps before and behind it: their code runs in a process of
+its own."""
+
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
@@ -126,6 +130,6 @@ def _unservable(folder: Path) -> RefusedError:
     )
     return RefusedError(
         f"The model in '{folder}' is refused: {reason}.",
-        hint="Package it with trimtab.Model (sklearn, lightgbm, xgboost, onnx), convert it with "
+        hint="Package it with trimtab.Model (sklearn, lightgbm, xgboost, torch, onnx), convert it with "
         "`trimtab model convert`, or allow it a process of its own by the setting confined_models.",
     )

@@ -31,7 +31,8 @@ from trimtab.models.confined.messages import (
     read_ask,
     reply,
 )
-from trimtab.models.specification import SPECIFICATION_FILE
+from trimtab.models.runtimes.runtime import may_run_code
+from trimtab.models.specification import SPECIFICATION_FILE, read_specification
 
 _MEGABYTE = 2**20
 _OPEN_FILES = 512
@@ -51,8 +52,13 @@ class Child(Protocol):
 
 
 def load(folder: Path) -> Child:
-    """Load the model in a folder: one that Trimtab packaged with its steps, or else MLflow's way."""
+    """Load the model in a folder: one that Trimtab packaged, a program or with its steps, or else MLflow's
+    way."""
     if (folder / SPECIFICATION_FILE).is_file():
+        if may_run_code(read_specification(folder).runtime):
+            from trimtab.models.confined.program_child import ProgramChild  # noqa: PLC0415  (PyTorch: 2 s)
+
+            return ProgramChild(folder)
         from trimtab.models.confined.steps_child import StepsChild  # noqa: PLC0415  (Polars, LightGBM: 0.3 s)
 
         return StepsChild(folder)

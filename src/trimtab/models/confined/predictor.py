@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.errors import InvalidInputError
+from trimtab.errors import InvalidInputError, TrimtabError
 from trimtab.models.confined.confinement import NOTHING, Confinement
 from trimtab.models.confined.messages import Ask, Texts
 from trimtab.models.confined.process import ConfinedProcess
 from trimtab.models.encoding import Columns, Encoder
 from trimtab.models.runtimes.predictor import Predictor, load_predictor
+from trimtab.models.runtimes.runtime import check_runs_no_code, may_run_code
 from trimtab.models.signature import Column, Output, Signature
 from trimtab.models.specification import (
     MLMODEL_FILE,
     SPECIFICATION_FILE,
     Specification,
+    read_example,
     read_specification,
 )
 
@@ -35,11 +37,12 @@ class ConfinedPredictor(Predictor):
 
     blocking = True
 
-    def __init__(self, process: ConfinedProcess) -> None:
-        """A predictor for a process that has loaded its model."""
+    def __init__(self, process: ConfinedProcess, specification: Specification | None = None) -> None:
+        """A predictor for a process that has loaded its model; `specification` is the package's, if it has
+        one."""
         hello = process.hello
         self._process = process
-        self.specification = Specification(
+        self.specification = specification or Specification(
             runtime=CONFINED,
             file=MLMODEL_FILE,
             file_digest="",
@@ -49,7 +52,7 @@ class ConfinedPredictor(Predictor):
             expected=hello.answers,
             tolerance=_TOLERANCE,
         )
-        self.example = dict(hello.example)
+        self.example: Columns = dict(hello.example)
         self._whole = frozenset(hello.whole)
         self._columns = Encoder(Signature(hello.columns))
         self._numbers = [column for column in hello.columns if column.kind != "text"]
@@ -72,6 +75,13 @@ class ConfinedPredictor(Predictor):
         return self._process.ask(
             Ask(rows, self._given_numbers(columns, rows), self._given_texts(columns, rows))
         )
+
+    def prepared(self, columns: Columns, width: int) -> NDArray[np.float64]:
+        """The matrix, `width` columns wide, that the steps of the model make for its inner model. Raises what
+        `predict` does."""
+        rows = self._columns.rows(columns)
+        asked = Ask(rows, self._given_numbers(columns, rows), self._given_texts(columns, rows), width)
+        return self._process.ask(asked).reshape(rows, width)
 
     def encoded_row(self, row: Mapping[str, Any], *, ignore_unknown: bool = False) -> Sequence[float]:
         """Not for such a model: its rows are no numbers alone. Ask `predict`."""
@@ -108,10 +118,49 @@ class ConfinedPredictor(Predictor):
         return [_texts(column, columns.get(column.name), rows) for column in self._texts]
 
 
+class ConfinedRuntime:
+    """A runtime that is a process: it is sent encoded rows."""
+
+    def __init__(self, process: ConfinedProcess) -> None:
+        self._process = process
+
+    def row(self, values: Sequence[float]) -> float:
+        """The raw answer to one row of numbers."""
+        return float(self.matrix(np.array([values], dtype=np.float64))[0])
+
+    def matrix(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The raw answers, one for each row."""
+        if not rows.shape[0]:
+            return np.empty(0, dtype=np.float64)
+        return self._process.ask(Ask(rows.shape[0], rows.tobytes(), []))
+
+
+class ConfinedProgram(Predictor):
+    """A model that Trimtab packaged, whose file may run code: rows are checked and encoded here, and what the
+    process says is transformed here."""
+
+    blocking = True
+
+    def __init__(self, specification: Specification, process: ConfinedProcess) -> None:
+        """A predictor for a process that has loaded its model."""
+        super().__init__(specification, ConfinedRuntime(process))
+        self._process = process
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process; None while there is none."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the process. Whatever is asked afterwards raises UnavailableError."""
+        super().close()
+        self._process.close()
+
+
 def load_servable(
     folder: str | os.PathLike[str], *, model: str, confinement: Confinement = NOTHING, threads: int = 1
 ) -> Predictor:
-    """Load a model for serving: here if Trimtab packaged it, and else in a process of its own.
+    """Load a model for serving: here if its file runs no code, and else in a process of its own.
 
     `model` is its name, by which `confinement` allows that. Raises what `load_predictor` raises, RefusedError
     for a model that is not allowed, and UnavailableError if its process does not start.
@@ -120,7 +169,7 @@ def load_servable(
     if not needs_process(path) or not confinement.permits(model):
         return load_predictor(path, threads=threads)
     process = ConfinedProcess(path, confinement, threads=threads)
-    predictor = ConfinedPredictor(process)
+    predictor = _predictor(path, process)
     try:
         if predictor.example:
             predictor.check(predictor.example)
@@ -130,16 +179,49 @@ def load_servable(
     return predictor
 
 
+def _predictor(folder: Path, process: ConfinedProcess) -> Predictor:
+    if not (folder / SPECIFICATION_FILE).exists():
+        return ConfinedPredictor(process)
+    try:
+        predictor = ConfinedProgram(read_specification(folder), process)
+        predictor.example = read_example(folder)
+    except BaseException:
+        process.close()
+        raise
+    return predictor
+
+
+def load_apart(folder: Path, confinement: Confinement, *, threads: int = 1) -> ConfinedPredictor:
+    """Load a model that Trimtab packaged with its steps, in a process of its own, and let it answer its input
+    example. Whoever calls this has seen that its code may run. Raises what `load_servable` does."""
+    specification = read_packaged(folder)
+    predictor = ConfinedPredictor(ConfinedProcess(folder, confinement, threads=threads), specification)
+    try:
+        predictor.example = read_example(folder)
+        predictor.check(predictor.example)
+    except BaseException:
+        predictor.close()
+        raise
+    return predictor
+
+
 def needs_process(folder: Path) -> bool:
     """Whether the model in a folder is served in a process of its own, or not at all."""
-    return (folder / MLMODEL_FILE).is_file() and not (folder / SPECIFICATION_FILE).exists()
+    if not (folder / MLMODEL_FILE).is_file():
+        return False
+    if not (folder / SPECIFICATION_FILE).exists():
+        return True
+    try:
+        return may_run_code(read_specification(folder).runtime)
+    except TrimtabError:  # it is not served at all, and who loads it says why
+        return False
 
 
 def check_servable(folder: Path, *, model: str, confinement: Confinement = NOTHING) -> None:
     """Raise the reason if a folder holds no model that is served: RefusedError, ModelCorruptError. Loads
     nothing."""
     if not needs_process(folder) or not confinement.permits(model):
-        read_specification(folder)
+        check_runs_no_code(read_specification(folder).runtime)
 
 
 def _texts(column: Column, values: Any, rows: int) -> list[str | None]:

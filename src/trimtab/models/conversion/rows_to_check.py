@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from trimtab.models.inputs import Inputs, frame_columns
-from trimtab.models.signature import Column
+from trimtab.models.signature import Column, Signature
 
 PERTURBED = 256
 MOST_HELD_OUT = 20_000
@@ -65,6 +66,21 @@ def with_unknown(inputs: Inputs, rows: Rows) -> list[tuple[str, Rows]]:
             other: Any = UNSEEN if isinstance(first, str) else max(map(int, column.categories)) + 1
             made.append((column.name, {**few, column.name: [other] * len(few[column.name])}))
     return made
+
+
+def with_closed(inputs: Inputs, names: set[str]) -> Inputs:
+    """The inputs, with these category columns refusing what is not among their categories."""
+    columns = tuple(
+        msgspec.structs.replace(column, closed=True) if column.name in names else column
+        for column in inputs.signature.columns
+    )
+    return Inputs(Signature(columns, inputs.signature.missing), inputs.example)
+
+
+def opened(signature: Signature) -> Signature:
+    """The signature without what it refuses, to encode rows that are compared."""
+    columns = tuple(msgspec.structs.replace(c, closed=False, nullable=True) for c in signature.columns)
+    return Signature(columns, signature.missing)
 
 
 def _perturbed(column: Column, values: Sequence[Any], picked: Any, random: np.random.Generator) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -17,12 +16,15 @@ from sklearn.base import is_classifier
 
 from trimtab.errors import InvalidInputError, TrimtabError
 from trimtab.models.conversion import imputers, polynomials, tree_ensembles
+from trimtab.models.conversion.differences import Differs, check_singles, furthest
 from trimtab.models.conversion.estimators import Answer, Estimator
 from trimtab.models.conversion.onnx_graphs import Prelude, assembled
 from trimtab.models.conversion.rows_to_check import (
     Rows,
     given_rows,
+    opened,
     perturbed_rows,
+    with_closed,
     with_missing,
     with_unknown,
 )
@@ -56,15 +58,6 @@ class Converted(msgspec.Struct, frozen=True):
             "largest_difference": f"{self.difference:.2g}",
             "precision": "single" if self.single else "double",
         }
-
-
-class Differs(msgspec.Struct, frozen=True):
-    """Where a conversion and its original differ most."""
-
-    difference: float
-    row: int = 0
-    converted: float = math.nan
-    original: float = math.nan
 
 
 def converted(
@@ -132,7 +125,7 @@ class _Checked:
                 self._keep(rows, estimator.answers(rows))
             except (ValueError, TypeError):  # what scikit-learn raises for a category that it does not know
                 closed.add(name)
-        self.inputs = _closed(inputs, closed)
+        self.inputs = with_closed(inputs, closed)
 
     def _keep(self, rows: Rows, said: Numbers) -> None:
         self._rows.append(rows)
@@ -146,18 +139,11 @@ class _Checked:
         """Where the converted model is furthest from the original; NaN goes with NaN only."""
         width = len(self.inputs.signature.columns)
         runtime = load(content, width=width, threads=1, options={})
-        encoder = Encoder(_open(self.inputs.signature))
+        encoder = Encoder(opened(self.inputs.signature))
         matrix = np.concatenate([encoder.matrix(rows, len(said)) for rows, said in self._pairs()])
         made, said = runtime.matrix(matrix), np.concatenate(self._said)
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(made - said) / np.maximum(1.0, np.abs(said))
-        apart = np.where((made == said) | (np.isnan(made) & np.isnan(said)), 0.0, apart)
-        apart = np.where(np.isnan(apart), np.inf, apart)
-        singles = np.array([runtime.row(values) for values in matrix[:20].tolist()])
-        if not np.allclose(singles, made[:20], rtol=self._tolerance, atol=self._tolerance, equal_nan=True):
-            raise InvalidInputError("It answers a row alone otherwise than among others.")
-        row = int(np.argmax(apart))
-        return Differs(float(apart[row]), row, float(made[row]), float(said[row]))
+        check_singles(runtime, matrix, made, self._tolerance)
+        return furthest(made, said)
 
     def _pairs(self) -> list[tuple[Rows, Numbers]]:
         return list(zip(self._rows, self._said, strict=True))
@@ -226,20 +212,6 @@ def _type(column: Column, number: Callable[[list[int | None]], Any]) -> Any:
     if not column.categories:
         return number([None, 1])
     return (StringTensorType if isinstance(column.categories[0], str) else Int64TensorType)([None, 1])
-
-
-def _closed(inputs: Inputs, names: set[str]) -> Inputs:
-    columns = tuple(
-        msgspec.structs.replace(column, closed=True) if column.name in names else column
-        for column in inputs.signature.columns
-    )
-    return Inputs(Signature(columns, inputs.signature.missing), inputs.example)
-
-
-def _open(signature: Signature) -> Signature:
-    """The signature without what it refuses, to encode rows that are compared."""
-    columns = tuple(msgspec.structs.replace(c, closed=False, nullable=True) for c in signature.columns)
-    return Signature(columns, signature.missing)
 
 
 def _told(error: BaseException) -> str:

@@ -1,6 +1,9 @@
 """The port of a runtime: what knows how to run one kind of model file.
 
-A plug-in registers a `Load` function under its name in the entry-point group "trimtab.runtimes".
+A plug-in registers a `Load` function under its name in the entry-point group "trimtab.runtimes". One whose
+files may run code when they are read, as those that hold pickles, registers it in the group
+"trimtab.confined_runtimes" instead: it is loaded where users' code runs (`trimtab.models.runtimes.trusted`),
+and for a gateway in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.errors import ModelCorruptError, unknown
+from trimtab.errors import ModelCorruptError, RefusedError, unknown
 
 GROUP = "trimtab.runtimes"
+CONFINED_GROUP = "trimtab.confined_runtimes"
 
 
 class Runtime(Protocol):
@@ -47,12 +51,35 @@ class Load(Protocol):
 def load_runtime(
     name: str, content: bytes, *, width: int, threads: int, options: Mapping[str, str]
 ) -> Runtime:
-    """Load a model file with the runtime registered under `name`."""
-    registered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    """Load a model file with the runtime registered under `name`.
+
+    Raises RefusedError for a runtime whose files may run code.
+    """
+    check_runs_no_code(name)
+    return registered_load(name, (GROUP,))(content, width=width, threads=threads, options=options)
+
+
+def registered_load(name: str, groups: Sequence[str]) -> Load:
+    """What is registered under `name` in one of these groups."""
+    registered = {entry.name: entry for group in groups for entry in entry_points(group=group)}
     if name not in registered:
         raise ModelCorruptError(
             f"No runtime '{name}' is installed.",
             hint=unknown("runtime", name, registered).hint,
         )
     load: Load = registered[name].load()
-    return load(content, width=width, threads=threads, options=options)
+    return load
+
+
+def may_run_code(name: str) -> bool:
+    """Whether files of this runtime may run code when they are read."""
+    return any(entry.name == name for entry in entry_points(group=CONFINED_GROUP))
+
+
+def check_runs_no_code(name: str) -> None:
+    """Raise RefusedError for a runtime whose files may run code when they are read."""
+    if may_run_code(name):
+        raise RefusedError(
+            f"The model is refused: it is a file for the runtime '{name}', which may run code in it.",
+            hint="Allow it a process of its own by the setting confined_models.",
+        )
