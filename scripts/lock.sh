@@ -1,7 +1,8 @@
 #!/bin/sh
 # Writes requirements.lock anew: every dependency of the package, of its extras (but for PyTorch, which would
-# bring gigabytes for GPUs along) and of the checks, at the newest version that the bounds in pyproject.toml allow, with the hashes of its files, for every
-# Python and system that is supported. No address of any index goes into it.
+# bring gigabytes for GPUs along) and of the checks, at the newest version that the bounds in pyproject.toml
+# allow, with the hashes of its files, for every Python and system that is supported. No address of any index
+# goes into it.
 # Arguments: the virtual environment to borrow a Python from; names of packages to renew (none: all).
 set -eu
 
