@@ -264,7 +264,7 @@ def floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
     """The numbers, which nobody may write to, or None if one is none or too large. True and false count as
     numbers here. A third of the time that np.array takes, which asks each value what it is."""
     try:
-        return np.frombuffer(struct.pack(f"{len(values)}d", *values))
+        return np.frombuffer(struct.Struct(f"{len(values)}d").pack(*values))
     except (struct.error, OverflowError):
         return None
 
