@@ -6,24 +6,30 @@ from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, T
 
 from trimtab.store.types import BigSerial, JsonText, UtcTime, metadata
 
-outcomes_table = Table(
-    "outcomes",
+outcome_blocks_table = Table(
+    "outcome_blocks",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", BigSerial, primary_key=True),
     Column("endpoint", Text, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("key", Text),
-    Column("version", Integer, nullable=False),
-    Column("answer", Float(53)),
-    Column("scores", Text),
-    Column("label", Float(53)),
-    Column("labelled_at", BigInteger),
+    Column("day", Integer, nullable=False),
+    Column("shelf", LargeBinary, nullable=False),
+    Column("first_name", LargeBinary, nullable=False),
+    Column("last_name", LargeBinary, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("labelled", Integer, nullable=False),
     Column("revisions", Integer, nullable=False),
-    Index("ix_outcomes_endpoint_at", "endpoint", "at"),
-    Index("ix_outcomes_endpoint_key", "endpoint", "key", "at"),
+    Column("labels", LargeBinary),
+    Column("keys", LargeBinary),
+    Column("answers", LargeBinary, nullable=False),
+    Index("ix_outcome_blocks_endpoint_day", "endpoint", "day"),
+    Index("ix_outcome_blocks_endpoint_shelf", "endpoint", "shelf", "last_name"),
 )
-"""One row a prediction. Times are microseconds since 1970; `scores` is JSON by version, null where only the
-version that answered scored; `revisions` counts how often its label was replaced by another."""
+"""Up to some thousand predictions of one UTC day (`day`: days since 1970) in a row, since one row each would
+cost twenty times as much. `shelf` and names: see `monitoring.prediction_names`. Times are microseconds since
+1970. `keys` is a filter (`monitoring.key_filter`), null where no prediction has a key; `answers` and `labels`
+are `monitoring.outcome_blocks`'. What is large stands last, so that SQLite need not read it to pass it."""
 
 pending_labels_table = Table(
     "pending_labels",
@@ -35,6 +41,7 @@ pending_labels_table = Table(
     Column("at", BigInteger),
     Column("label", Float(53), nullable=False),
     Column("labelled_at", BigInteger, nullable=False),
+    Index("ix_pending_labels_endpoint", "endpoint"),
 )
 """Labels whose prediction was not seen yet. `reference`: the prediction's id, or endpoint, key and time."""
 

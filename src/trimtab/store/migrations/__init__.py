@@ -13,10 +13,10 @@ from sqlalchemy import Connection, inspect, text
 from trimtab.errors import WorkspaceVersionError
 from trimtab.store.database import Database, translated
 
-NEWEST = "0004"
+NEWEST = "0005"
 """The revision that this Trimtab works with; the last file in `versions/`."""
 
-KNOWN = {"0001", "0002", "0003", "0004"}
+KNOWN = {"0001", "0002", "0003", "0004", "0005"}
 
 
 def revision(connection: Connection) -> str | None:
