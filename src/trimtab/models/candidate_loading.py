@@ -16,8 +16,8 @@ import polars as pl
 from trimtab.errors import ModelCorruptError
 from trimtab.models.candidates import Candidate, Input, Kind, Numbers, refusals
 from trimtab.models.inputs import frame_columns
+from trimtab.models.packed import load_packaged
 from trimtab.models.runtimes.predictor import Predictor
-from trimtab.models.runtimes.trusted import load_trusted
 from trimtab.models.signature import Column
 from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE
 
@@ -71,7 +71,7 @@ def load_candidate(folder: Path, *, not_inputs: tuple[str, ...] = ()) -> Candida
     MissingExtraError where a package is missing that it needs.
     """
     if (folder / SPECIFICATION_FILE).is_file():
-        return Packaged(load_trusted(folder))
+        return Packaged(load_packaged(folder))
     if not (folder / MLMODEL_FILE).is_file():
         raise ModelCorruptError(
             f"It is not a model folder: it has no file '{MLMODEL_FILE}'.",

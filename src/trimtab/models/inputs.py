@@ -94,6 +94,11 @@ def _values(series: pl.Series) -> Values:
         return series.to_numpy()
     if series.dtype.is_decimal():
         return series.cast(pl.Float64).to_numpy()
+    if series.dtype == pl.Date:
+        return series.dt.strftime("%Y-%m-%d").to_list()
+    if isinstance(series.dtype, pl.Datetime):  # a request carries times as such texts
+        offset = "%:z" if series.dtype.time_zone else ""
+        return series.dt.strftime(f"%Y-%m-%dT%H:%M:%S%.f{offset}").to_list()
     return series.to_list()
 
 

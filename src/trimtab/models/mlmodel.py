@@ -76,6 +76,8 @@ def _mlflow_type(column: Column, example: Sequence[object]) -> str:
         return "string" if isinstance(column.categories[0], str) else "long"
     if column.kind == "boolean":
         return "boolean"
+    if column.kind == "text":
+        return "string"
     # mlflow refuses to take whole numbers as a double; pandas has whole numbers only where none is missing.
     whole = not column.nullable and all(type(value) is int for value in example)
     return "long" if whole else "double"

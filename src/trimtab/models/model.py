@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
@@ -16,10 +17,17 @@ from trimtab.digest import digest_bytes
 from trimtab.errors import InvalidInputError, missing_extra
 from trimtab.models.inputs import Inputs, frame_columns
 from trimtab.models.packaging import write_model
+from trimtab.models.packed import Packed, PackedPredictor, read_packed
 from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.runtimes.trusted import deferred_runtime_of, load_trusted
 from trimtab.models.signature import Output, Signature, Transform
-from trimtab.models.specification import Specification, read_example, read_model_file, read_specification
+from trimtab.models.specification import (
+    STEPS_RUNTIME,
+    Specification,
+    read_example,
+    read_model_file,
+    read_specification,
+)
 
 if TYPE_CHECKING:
     from trimtab.models.conversion.sklearn_conversion import Converted
@@ -70,11 +78,13 @@ class Model:
         content: bytes,
         example: Mapping[str, Sequence[Any]],
         predictor: Predictor,
+        files: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         self.specification = specification
         self.content = content
         self.example = dict(example)
         self._predictor = predictor
+        self._files = files
 
     @classmethod
     def lightgbm(
@@ -264,7 +274,7 @@ class Model:
 
     def __reduce__(self) -> tuple[object, ...]:
         """For copies, and for values in which a model is only a part."""
-        return _restored, (type(self), self.specification, self.content, self.example)
+        return _restored, (type(self), self.specification, self.content, self.example, dict(self._files))
 
     @property
     def signature(self) -> Signature:
@@ -276,6 +286,44 @@ class Model:
         """The name of what is predicted."""
         return self.specification.target
 
+    def with_steps(
+        self,
+        rows: pl.DataFrame,
+        *,
+        before: Callable[..., pl.DataFrame] | None = None,
+        after: Callable[..., Any] | None = None,
+        columns: Sequence[str] | None = None,
+        exclude: Collection[str] = (),
+        nullable: bool | Collection[str] = (),
+    ) -> Self:
+        """The same model, packed with what is done to rows before it and to answers behind it.
+
+        `before` makes the model's columns of a frame of raw ones: a function or a `@step` at the top level of
+        a module, with one row in its answer for each, in order. `after` makes other answers of the model's,
+        which are an array; with a second parameter it gets the raw rows as well. What either needs to know of
+        training is passed in by name: `functools.partial(prepare, mean=mean)`.
+
+        `rows` are raw ones of training's, or held-out ones. They give the types of the raw columns (all but
+        the target, unless `columns` or `exclude` say otherwise) and the example, and they are what the steps
+        are checked on: each row alone has to give what all together give, and the packed code in a fresh
+        process the very numbers that the functions give here. A column may be missing at request time if it
+        has nulls in `rows`, or is named in `nullable` (True: all may).
+
+        The source that the functions need is packed, and runs where the model is asked, in a process of its
+        own; a gateway needs its setting `confined_models` to allow that. Raises InvalidInputError.
+        """
+        # Reading source and starting processes: only for who packs steps.
+        from trimtab.models.step_packaging import Inner, with_steps  # noqa: PLC0415  (see above)
+
+        inner = Inner(self.specification, self.content, self.example, self._predictor)
+        return self._of(
+            with_steps(inner, rows, before, after, columns=columns, exclude=exclude, nullable=nullable)
+        )
+
+    @classmethod
+    def _of(cls, made: Packed) -> Self:
+        return cls(made.specification, made.content, made.example, PackedPredictor(made), made.files)
+
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """One answer for each row; columns that are no inputs are ignored. Raises InvalidInputError."""
         return self._predictor.predict(frame_columns(rows, self.signature), ignore_unknown=True)
@@ -285,17 +333,20 @@ class Model:
 
         The same model gives the same files, byte for byte, in the same environment.
         """
-        write_model(self.specification, self.content, self.example, Path(folder))
+        write_model(self.specification, self.content, self.example, Path(folder), self._files)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read a folder written by `save`. Raises what `load_predictor` raises.
 
-        A PyTorch program that was not converted is read when it is first asked, since that may run code.
+        A PyTorch program that was not converted is read when it is first asked, since that may run code, and
+        so are steps.
         """
         path = Path(folder)
-        predictor = load_trusted(path, defer=True)
         specification = read_specification(path)
+        if specification.runtime == STEPS_RUNTIME:
+            return cls._of(read_packed(path))
+        predictor = load_trusted(path, defer=True)
         return cls(specification, read_model_file(path, specification), read_example(path), predictor)
 
 
@@ -331,7 +382,14 @@ def _check_names(trained: list[str], declared: list[str]) -> None:
 
 
 def _restored(
-    kind: type[Model], specification: Specification, content: bytes, example: dict[str, Sequence[Any]]
+    kind: type[Model],
+    specification: Specification,
+    content: bytes,
+    example: dict[str, Sequence[Any]],
+    files: dict[str, bytes],
 ) -> Model:
+    if specification.runtime == STEPS_RUNTIME:
+        made = Packed(specification, content, {name: list(example[name]) for name in example}, files)
+        return kind(specification, content, example, PackedPredictor(made), files)
     predictor = Predictor(specification, deferred_runtime_of(specification, content))
     return kind(specification, content, example, predictor)

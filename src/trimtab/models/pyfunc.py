@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.models.packed import load_packaged
 from trimtab.models.runtimes.predictor import Predictor
-from trimtab.models.runtimes.trusted import load_trusted
 
 
 class PandasFrame(Protocol):
@@ -37,7 +37,7 @@ class PyfuncModel:
 
 def _load_pyfunc(path: str) -> PyfuncModel:
     """Called by MLflow with the model's folder."""
-    return PyfuncModel(load_trusted(Path(path)))
+    return PyfuncModel(load_packaged(Path(path)))
 
 
 def _values(series: Any) -> NDArray[Any] | list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trimtab.errors import NotFoundError
-from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE, Specification
+from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE, STEPS_RUNTIME, Specification
 from trimtab.workspace import Workspace
 
 _RUNTIMES = {
@@ -26,7 +26,12 @@ def how_served(workspace: Workspace, digest: str) -> str:
         specification = msgspec.json.decode(content, type=Specification)
     except (NotFoundError, msgspec.MsgspecError):
         return "not at all"
-    made = f"by {_RUNTIMES.get(specification.runtime, specification.runtime)}"
+    runtime = specification.options.get("inner", specification.runtime)
+    made = f"by {_RUNTIMES.get(runtime, runtime)}"
+    if specification.runtime == STEPS_RUNTIME:
+        around = ((role, specification.options.get(role)) for role in ("before", "after"))
+        steps = " and ".join(f"{step} {role} it" for role, step in around if step)
+        made = f"in a process of its own, if allowed, {made} with {steps}"
     if (reason := specification.options.get("not_converted")) is not None:
         return f"{made}; not converted to ONNX: {reason.rstrip('.')}"
     if (origin := specification.options.get("converted_from")) is None:

@@ -88,7 +88,7 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
             if theirs is None:
                 if not mine.nullable:
                     yield f"it requires the column '{mine.name}', which requests do not have"
-            elif mine.kind != theirs.kind:
+            elif _given_as(mine) != _given_as(theirs):
                 yield f"the column '{mine.name}' is a {mine.kind} and not a {theirs.kind}"
             elif _value_type(mine) is not _value_type(theirs):
                 yield f"the categories of '{mine.name}' changed between texts and numbers"
@@ -110,5 +110,12 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
             raise InvalidInputError(f"Answers cannot be clipped to [{self.minimum}, {self.maximum}].")
 
 
+def _given_as(column: Column) -> str:
+    """What a request gives for it: a text may be one of known ones for this model, and any for that."""
+    return "text" if _value_type(column) is str else column.kind
+
+
 def _value_type(column: Column) -> type | None:
+    if column.kind == "text":
+        return str
     return type(column.categories[0]) if column.categories else None

@@ -31,8 +31,7 @@ from trimtab.models.confined.messages import (
     read_ask,
     reply,
 )
-from trimtab.models.runtimes.runtime import may_run_code
-from trimtab.models.specification import SPECIFICATION_FILE, read_specification
+from trimtab.models.specification import SPECIFICATION_FILE, STEPS_RUNTIME, read_specification
 
 _MEGABYTE = 2**20
 _OPEN_FILES = 512
@@ -55,13 +54,13 @@ def load(folder: Path) -> Child:
     """Load the model in a folder: one that Trimtab packaged, a program or with its steps, or else MLflow's
     way."""
     if (folder / SPECIFICATION_FILE).is_file():
-        if may_run_code(read_specification(folder).runtime):
-            from trimtab.models.confined.program_child import ProgramChild  # noqa: PLC0415  (PyTorch: 2 s)
+        if read_specification(folder).runtime == STEPS_RUNTIME:
+            from trimtab.models.confined.steps_child import StepsChild  # noqa: PLC0415  (Polars: 0.3 s)
 
-            return ProgramChild(folder)
-        from trimtab.models.confined.steps_child import StepsChild  # noqa: PLC0415  (Polars, LightGBM: 0.3 s)
+            return StepsChild(folder)
+        from trimtab.models.confined.program_child import ProgramChild  # noqa: PLC0415  (PyTorch: 2 s)
 
-        return StepsChild(folder)
+        return ProgramChild(folder)
     from trimtab.models.confined.mlflow_child import MlflowChild  # noqa: PLC0415  (mlflow, pandas: 2 s)
 
     return MlflowChild(folder)

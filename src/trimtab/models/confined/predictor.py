@@ -21,6 +21,7 @@ from trimtab.models.signature import Column, Output, Signature
 from trimtab.models.specification import (
     MLMODEL_FILE,
     SPECIFICATION_FILE,
+    STEPS_RUNTIME,
     Specification,
     read_example,
     read_specification,
@@ -183,24 +184,15 @@ def _predictor(folder: Path, process: ConfinedProcess) -> Predictor:
     if not (folder / SPECIFICATION_FILE).exists():
         return ConfinedPredictor(process)
     try:
-        predictor = ConfinedProgram(read_specification(folder), process)
+        specification = read_specification(folder)
+        predictor: Predictor = (
+            ConfinedPredictor(process, specification)
+            if specification.runtime == STEPS_RUNTIME
+            else ConfinedProgram(specification, process)
+        )
         predictor.example = read_example(folder)
     except BaseException:
         process.close()
-        raise
-    return predictor
-
-
-def load_apart(folder: Path, confinement: Confinement, *, threads: int = 1) -> ConfinedPredictor:
-    """Load a model that Trimtab packaged with its steps, in a process of its own, and let it answer its input
-    example. Whoever calls this has seen that its code may run. Raises what `load_servable` does."""
-    specification = read_packaged(folder)
-    predictor = ConfinedPredictor(ConfinedProcess(folder, confinement, threads=threads), specification)
-    try:
-        predictor.example = read_example(folder)
-        predictor.check(predictor.example)
-    except BaseException:
-        predictor.close()
         raise
     return predictor
 

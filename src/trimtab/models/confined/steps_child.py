@@ -12,18 +12,13 @@ import importlib
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from trimtab.errors import ModelCorruptError, TrimtabError
 from trimtab.models.confined.messages import Answers, Ask, Hello, ModelRaisedError
-from trimtab.models.runtimes.predictor import Predictor, runtime_of
-from trimtab.models.specification import (
-    SPECIFICATION_FILE,
-    Specification,
-    read_confined,
-    read_model_file,
-)
+from trimtab.models.runtimes.predictor import Predictor
+from trimtab.models.runtimes.trusted import trusted_runtime_of
+from trimtab.models.specification import read_model_file, read_specification
 from trimtab.models.steps.applied import Applied, Function, StepFailedOnRowsError
 from trimtab.models.steps.document import (
     CODE_FOLDER,
@@ -42,13 +37,12 @@ class StepsChild:
     """A loaded model with its steps at the end of a channel. It is made in a folder that is its own."""
 
     def __init__(self, folder: Path) -> None:
-        outer = msgspec.json.decode(read_confined(folder, SPECIFICATION_FILE), type=Specification)
-        self._outer = outer
+        self._outer = outer = read_specification(folder)
         self._steps = steps = read_steps(read_model_file(folder, outer))
         files = read_files(folder, steps)
         specification = inner_specification(files)
         content = files[f"{INNER_FOLDER}/{specification.file}"]
-        inner = Predictor(specification, runtime_of(specification, content))
+        inner = Predictor(specification, trusted_runtime_of(specification, content))
         code = Path.cwd() / "steps"
         for path, text in files.items():
             if path.startswith(f"{CODE_FOLDER}/"):

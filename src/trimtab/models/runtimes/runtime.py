@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.errors import ModelCorruptError, RefusedError, unknown
+from trimtab.models.specification import STEPS_RUNTIME
 
 GROUP = "trimtab.runtimes"
 CONFINED_GROUP = "trimtab.confined_runtimes"
@@ -73,13 +74,15 @@ def registered_load(name: str, groups: Sequence[str]) -> Load:
 
 def may_run_code(name: str) -> bool:
     """Whether files of this runtime may run code when they are read."""
-    return any(entry.name == name for entry in entry_points(group=CONFINED_GROUP))
+    return name == STEPS_RUNTIME or any(entry.name == name for entry in entry_points(group=CONFINED_GROUP))
 
 
 def check_runs_no_code(name: str) -> None:
     """Raise RefusedError for a runtime whose files may run code when they are read."""
     if may_run_code(name):
         raise RefusedError(
-            f"The model is refused: it is a file for the runtime '{name}', which may run code in it.",
+            "The model is refused: it has steps of its maker's, which are code."
+            if name == STEPS_RUNTIME
+            else f"The model is refused: it is a file for the runtime '{name}', which may run code in it.",
             hint="Allow it a process of its own by the setting confined_models.",
         )

@@ -299,6 +299,13 @@ def _place(statement: ast.stmt) -> Place:
     return statement.lineno, statement.col_offset
 
 
+def _root(target: ast.expr) -> str:
+    """The name behind which an assignment changes something: `a` of `a.b[c] = d`."""
+    while isinstance(target, ast.Attribute | ast.Subscript):
+        target = target.value
+    return target.id if isinstance(target, ast.Name) else ""
+
+
 def _not_followed(part: _Part, what: str) -> InvalidInputError:
     return InvalidInputError(
         f"The code of '{part.source.name}' {what}, so what it needs cannot be told.",
