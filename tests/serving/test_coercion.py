@@ -11,7 +11,16 @@ from tests.serving.tiny_models import ROW, write_model
 
 from trimtab.models.runtimes.predictor import load_predictor
 from trimtab.models.signature import Column
-from trimtab.serving.coercion import Coercion, _all_numbers, boolean, coercion_of, number, whole_number
+from trimtab.serving.coercion import (
+    _NUMBER,
+    _WHOLE,
+    Coercion,
+    _all_numbers,
+    boolean,
+    coercion_of,
+    number,
+    whole_number,
+)
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.routes import single
 
@@ -24,6 +33,7 @@ from trimtab.serving.routes import single
         (number, True, 1.0),
         (number, "1", 1.0),
         (number, " -1.5e3 ", -1500.0),
+        (number, "\x1e.5", 0.5),
         (number, None, None),
         (number, "1_000", "1_000"),
         (number, "inf", "inf"),
@@ -49,6 +59,12 @@ def test_a_value_is_changed_only_where_nothing_is_lost(coerce: Any, given_: Any,
     found = coerce(given_)
     assert found == made
     assert type(found) is type(made)
+
+
+@given(st.from_regex(_NUMBER, fullmatch=True), st.from_regex(_WHOLE, fullmatch=True))
+def test_whatever_looks_like_a_number_is_one(text: str, whole: str) -> None:
+    assert type(number(text)) is float
+    assert type(whole_number(whole)) is int
 
 
 def test_nan_in_a_text_is_a_missing_number() -> None:
