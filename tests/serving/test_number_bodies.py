@@ -25,10 +25,16 @@ SIGNATURES = [
 
 odd: Any = st.sampled_from(["1", True, [1.0], {"x": 1}, 10**400, 2**70, ""])
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.none()
-cells = st.one_of(*[numbers] * 20, odd)
+cells = st.integers(0, 40).flatmap(lambda turn: odd if turn == 40 else numbers)
 names = st.sampled_from([*NAMES, *NAMES, *NAMES, "d"])
-records = st.fixed_dictionaries(dict.fromkeys(NAMES, cells)) | st.dictionaries(names, cells)
-by_place = st.tuples(*[cells] * 3).map(list) | st.lists(cells, max_size=4)
+records = st.integers(0, 9).flatmap(
+    lambda turn: (
+        st.dictionaries(names, cells) if turn == 9 else st.fixed_dictionaries(dict.fromkeys(NAMES, cells))
+    )
+)
+by_place = st.integers(0, 9).flatmap(
+    lambda turn: st.lists(cells, max_size=4) if turn == 9 else st.tuples(*[cells] * 3).map(list)
+)
 many_records = st.lists(records, min_size=1, max_size=4)
 many_rows = st.lists(by_place, min_size=1, max_size=4)
 by_column = st.integers(1, 4).flatmap(
@@ -48,17 +54,19 @@ def said(signature: Signature, columns: Columns) -> list[list[float]] | str:
     """What an encoder makes of columns, or the words of its refusal."""
     encoder = Encoder(signature)
     try:
-        return encoder.matrix(columns, encoder.rows(columns)).tolist()
+        made: list[list[float]] = encoder.matrix(columns, encoder.rows(columns)).tolist()
     except InvalidInputError as error:
         return str(error)
+    return made
 
 
 def told(signature: Signature, matrix: np.ndarray[Any, Any]) -> list[list[float]] | str:
     """The same of a matrix."""
     try:
-        return Encoder(signature).checked(matrix).tolist()
+        made: list[list[float]] = Encoder(signature).checked(matrix).tolist()
     except InvalidInputError as error:
         return str(error)
+    return made
 
 
 def same(one: list[list[float]] | str, other: list[list[float]] | str) -> bool:
