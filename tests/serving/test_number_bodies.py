@@ -138,9 +138,7 @@ def test_bodies_as_most_are_read_straight(field: str, value: Any) -> None:
 
 def test_null_is_read_straight_as_a_missing_number() -> None:
     bodies = NumberBodies(SIGNATURES[1])
-    body = json.dumps(
-        {"instances": [[1, 2, 3], [None, 5, 6]], "inputs": {"b b": [1, 2], "ç": [3, 4]}}
-    ).encode()
-    read = bodies.tensorflow(body)
-    np.testing.assert_array_equal(bodies.matrix(read.instances), [[1, 2, 3], [np.nan, 5, 6]])
-    np.testing.assert_array_equal(bodies.matrix(read.inputs), [[np.nan, 1, 3], [np.nan, 2, 4]])
+    by_row = bodies.tensorflow(b'{"instances": [[1, 2, 3], [null, 5, 6]]}')
+    by_column = bodies.tensorflow('{"inputs": {"b b": [1, 2], "ç": [3, 4]}}'.encode())
+    np.testing.assert_array_equal(bodies.matrix(by_row.instances), [[1, 2, 3], [np.nan, 5, 6]])
+    np.testing.assert_array_equal(bodies.matrix(by_column.inputs), [[np.nan, 1, 3], [np.nan, 2, 4]])

@@ -33,9 +33,9 @@ Decode = Callable[[bytes], Any]
 
 class NumberBodies:
     """Reads the bodies of requests to a model whose columns are all numbers: `plain`, `invocation` and
-    `tensorflow` decode them (fields that are not there are `msgspec.UNSET`; None for a body that is something
-    else), and `matrix` makes one of what a field has: in the signature's order, NaN where a number is
-    missing."""
+    `tensorflow` decode them (None for a body that is something else; of the fields that may hold rows, all
+    but one are `msgspec.UNSET`), and `matrix` makes one of what that field has: in the signature's order, NaN
+    where a number is missing."""
 
     def __init__(self, signature: Signature) -> None:
         self._names = signature.names
@@ -71,9 +71,11 @@ class NumberBodies:
     def plain(self) -> Decode:
         """Reads a body of the plain protocol."""
         key = str | int | None
-        fields = {"rows": list[self._record], "columns": self._columns}  # type: ignore[name-defined]
-        more = {"key": key, "keys": list[key] | None, "request_id": key}
-        return _decoder({**fields, **more}, strict=True)
+        return _decoder(
+            {"rows": list[self._record], "columns": self._columns},  # type: ignore[name-defined]
+            {"key": key, "keys": list[key] | None, "request_id": key},
+            strict=True,
+        )
 
     @functools.cached_property
     def invocation(self) -> Decode:
@@ -93,15 +95,13 @@ class NumberBodies:
                 "dataframe_records": list[self._record],  # type: ignore[name-defined]
                 "instances": self._either,
                 "inputs": self._either,
-            },
-            strict=False,
+            }
         )
 
     @functools.cached_property
     def tensorflow(self) -> Decode:
         """Reads a body of TensorFlow Serving's `:predict`."""
-        fields = {"instances": self._either, "inputs": self._either, "signature_name": str | None}
-        return _decoder(fields, strict=False)
+        return _decoder({"instances": self._either, "inputs": self._either}, {"signature_name": str | None})
 
     @property
     def _either(self) -> Any:
@@ -183,19 +183,25 @@ def _bodies_of(signature: Signature) -> NumberBodies | None:
 _cells = msgspec.structs.astuple
 
 
-def _decoder(fields: dict[str, Any], *, strict: bool) -> Decode:
-    """Decodes an object with these fields (`strict`: and no other), None where it cannot."""
+def _decoder(tables: dict[str, Any], others: dict[str, Any] | None = None, *, strict: bool = False) -> Decode:
+    """Decodes an object with one of `tables` and with `others`, None where it is not there (`strict`: and
+    nothing else). None for what is no such object."""
     made = msgspec.defstruct(
         "Body",
-        [(name, kind | msgspec.UnsetType, msgspec.UNSET) for name, kind in fields.items()],
+        [
+            *((name, kind | msgspec.UnsetType, msgspec.UNSET) for name, kind in tables.items()),
+            *((name, kind, None) for name, kind in (others or {}).items()),
+        ],
         forbid_unknown_fields=strict,
     )
     decode = msgspec.json.Decoder(made).decode
 
     def read(body: bytes) -> Any:
         try:
-            return decode(body)
+            found = decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # the protocol's own way says what is wrong, or takes it after all
+        given = [name for name in tables if getattr(found, name) is not msgspec.UNSET]
+        return found if len(given) == 1 else None
 
     return read
