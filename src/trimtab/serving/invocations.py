@@ -45,6 +45,7 @@ from trimtab.serving.body_formats import (
 )
 from trimtab.serving.coercion import Coercion, coercion_for
 from trimtab.serving.loaded_endpoints import EndpointTable, LoadedEndpoint
+from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.questions import Answer, Question
 from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
 
@@ -126,12 +127,17 @@ def failure(error: TrimtabError) -> bytes:
 async def _invoke(request: Request, name: str | None) -> Response:
     try:
         endpoint = _endpoint(request.view.table, name)
-        row, columns, ignored = await _rows(request, coercion_for(endpoint))
+        matrix = _numbers(request, endpoint)
+        rows: Rows = (None, {}, [])
+        if matrix is None:
+            rows = await _rows(request, coercion_for(endpoint))
+        row, columns, ignored = rows
         answer = await request.answering.answer(
             Question(
                 endpoint=endpoint,
                 row=row,
                 columns=columns,
+                matrix=matrix,
                 at=request.at,
                 started=request.started,
                 key=checked_key(request.headers.get(KEY)),
@@ -166,6 +172,23 @@ def _endpoint(table: EndpointTable, name: str | None) -> LoadedEndpoint:
     raise MalformedError(
         f"This gateway has {len(names)} endpoints, and /invocations names none.", hint=f"Use one of {shown}."
     )
+
+
+def _numbers(request: Request, endpoint: LoadedEndpoint) -> Matrix | None:
+    """The rows of a body that has many, and nothing but numbers; None for any other."""
+    bodies = number_bodies_for(endpoint.predictors[endpoint.primary], request.body)
+    if bodies is None or _content(request.headers.get("content-type") or "")[0] not in _JSON:
+        return None
+    read = bodies.invocation(request.body)
+    if read is None:
+        return None
+    frame = read.dataframe_split
+    if frame is msgspec.UNSET:
+        given = (read.dataframe_records, read.instances, read.inputs)
+        return bodies.matrix(next(each for each in given if each is not msgspec.UNSET))
+    if frame.index is not None and len(frame.index) != len(frame.data):
+        return None
+    return bodies.matrix(frame.data, frame.columns)
 
 
 Rows = tuple[dict[str, Any] | None, Table, list[str]]

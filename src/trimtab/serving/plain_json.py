@@ -22,6 +22,7 @@ import msgspec
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError
 from trimtab.serving.frames import Label, LabelFrame
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.openapi import document_of, page_of
 from trimtab.serving.prediction_ids import row_ids
 from trimtab.serving.questions import Question
@@ -117,17 +118,18 @@ def failure(error: TrimtabError) -> bytes:
 
 async def _predict(request: Request, name: str) -> Response:
     endpoint = request.view.table.get(name)
-    asked = decoded(_predict_request, request.body)
-    columns = _columns(asked)
+    asked, matrix = _asked(request.body, endpoint)
+    columns = {} if matrix is not None else _columns(asked)
     keys = None
     if asked.keys is not None:
         if asked.key is not None:
             raise InvalidInputError("Both 'key' and 'keys' are given.", hint="Give one of them.")
         keys = [checked_key(key) for key in asked.keys]
-        for column in columns.values() if asked.row is None else ([None],):
-            if len(column) != len(keys):
+        tables = [[None]] if asked.row is not None else columns.values() if matrix is None else [matrix]
+        for table in tables:
+            if len(table) != len(keys):
                 raise InvalidInputError(
-                    f"There are {len(keys)} keys for {len(column)} rows.", hint="Give one for each row."
+                    f"There are {len(keys)} keys for {len(table)} rows.", hint="Give one for each row."
                 )
     request_id = checked_key(asked.request_id)
     answer = await request.answering.answer(
@@ -135,6 +137,7 @@ async def _predict(request: Request, name: str) -> Response:
             endpoint=endpoint,
             columns=columns,
             row=asked.row,
+            matrix=matrix,
             at=request.at,
             started=request.started,
             key=checked_key(asked.key) if asked.row is None or keys is None else keys[0],
@@ -158,6 +161,16 @@ async def _predict(request: Request, name: str) -> Response:
             )
         ),
     )
+
+
+def _asked(body: bytes, endpoint: LoadedEndpoint) -> tuple[PredictRequest, Matrix | None]:
+    """The request, and its rows where they are many and nothing but numbers."""
+    bodies = number_bodies_for(endpoint.predictors[endpoint.primary], body)
+    if bodies is not None and (read := bodies.plain(body)) is not None:
+        matrix = bodies.matrix(read.columns if read.rows is msgspec.UNSET else read.rows)
+        if matrix is not None:
+            return PredictRequest(key=read.key, keys=read.keys, request_id=read.request_id), matrix
+    return decoded(_predict_request, body), None
 
 
 def _columns(asked: PredictRequest) -> dict[str, list[Any]]:

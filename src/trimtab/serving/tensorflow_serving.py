@@ -33,10 +33,12 @@ from typing import Any
 import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError, UnavailableError, unknown
+from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Column
 from trimtab.serving.body_formats import Table, from_inputs, from_instances
 from trimtab.serving.invocations import KEY, answer_headers
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.questions import Question
 from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
 
@@ -44,6 +46,7 @@ SIGNATURE = "serving_default"
 OUTPUT = "prediction"
 METHOD = "tensorflow/serving/predict"
 
+_SIGNATURES = frozenset({None, "", SIGNATURE})
 _ROLES = {"champion": "primary", "stable": "primary", "canary": "challenger"}
 _DATATYPES = {"number": "DT_DOUBLE", "boolean": "DT_BOOL", "text": "DT_STRING"}
 
@@ -147,12 +150,17 @@ def _labelled(endpoint: LoadedEndpoint, label: str) -> str:
 async def _predict(request: Request, endpoint: LoadedEndpoint, version: str | None) -> Response:
     try:
         place = endpoint.primary if version is None else endpoint.place_of(version)
-        asked = decoded(_predict_body, request.body)
-        by_row = asked.instances is not msgspec.UNSET
+        columns: Table = {}
+        by_row, matrix = _numbers(request.body, endpoint.predictors[place])
+        if matrix is None:
+            asked = decoded(_predict_body, request.body)
+            by_row = asked.instances is not msgspec.UNSET
+            columns = _table(asked, endpoint.predictors[place].signature.names)
         answer = await request.answering.answer(
             Question(
                 endpoint=endpoint,
-                columns=_table(asked, endpoint.predictors[place].signature.names),
+                columns=columns,
+                matrix=matrix,
                 at=request.at,
                 started=request.started,
                 key=checked_key(request.headers.get(KEY)),
@@ -166,8 +174,20 @@ async def _predict(request: Request, endpoint: LoadedEndpoint, version: str | No
     return Response(200, _encode(body), answer_headers(answer))
 
 
+def _numbers(body: bytes, predictor: Predictor) -> tuple[bool, Matrix | None]:
+    """The rows of a body that has many, and nothing but numbers, and whether they came by row; else None."""
+    bodies = number_bodies_for(predictor, body)
+    read = None if bodies is None else bodies.tensorflow(body)
+    if bodies is None or read is None or read.signature_name not in _SIGNATURES:
+        return False, None
+    by_row = read.instances is not msgspec.UNSET
+    if by_row and not isinstance(read.instances, list):
+        return False, None
+    return by_row, bodies.matrix(read.instances if by_row else read.inputs)
+
+
 def _table(asked: PredictBody, names: list[str]) -> Table:
-    if asked.signature_name not in {None, "", SIGNATURE}:
+    if asked.signature_name not in _SIGNATURES:
         raise InvalidInputError(
             f"There is no signature '{asked.signature_name:.60}'.", hint=f"There is '{SIGNATURE}'."
         )
