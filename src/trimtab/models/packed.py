@@ -28,7 +28,8 @@ from trimtab.models.specification import (
 )
 from trimtab.models.steps.document import STEPS_FILE, read_files, read_steps
 
-_ALLOWED = Confinement(("*",), timeout_ms=60_000)
+ALLOWED = Confinement(("*",), timeout_ms=60_000)
+"""For whoever may run a model's code."""
 
 
 class Packed(NamedTuple):
@@ -82,7 +83,7 @@ def load_packaged(folder: Path) -> Predictor:
     """Load a model that Trimtab packaged, for a process that may run its maker's code; steps run in another
     one. Raises what `load_servable` does."""
     if read_specification(folder).runtime == STEPS_RUNTIME:
-        return load_servable(folder, model="", confinement=_ALLOWED)
+        return load_servable(folder, model="", confinement=ALLOWED)
     return load_trusted(folder)
 
 

@@ -88,7 +88,7 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
             if theirs is None:
                 if not mine.nullable:
                     yield f"it requires the column '{mine.name}', which requests do not have"
-            elif _given_as(mine) != _given_as(theirs):
+            elif mine.kind != theirs.kind and _given_as(mine) != _given_as(theirs):
                 yield f"the column '{mine.name}' is a {mine.kind} and not a {theirs.kind}"
             elif _value_type(mine) is not _value_type(theirs):
                 yield f"the categories of '{mine.name}' changed between texts and numbers"

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from trimtab.digest import digest_bytes, digest_json
 from trimtab.errors import ConflictError, InvalidInputError, ModelCorruptError, TrimtabError
 from trimtab.models.confined.predictor import ConfinedPredictor
+from trimtab.models.confined.process import ConfinedProcess
 from trimtab.models.inputs import EXAMPLE_ROWS, frame_columns
 from trimtab.models.packaging import example_bytes
-from trimtab.models.packed import Packed, load_packaged, write_files
+from trimtab.models.packed import ALLOWED, Packed, write_files
 from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Output
 from trimtab.models.specification import EXAMPLE_FILE, SPECIFICATION_FILE, STEPS_RUNTIME, Specification
@@ -79,6 +80,8 @@ def with_steps(
     nullable: bool | Collection[str],
 ) -> Packed:
     """Pack a model with its steps; see `trimtab.Model.with_steps`."""
+    if before is None and after is None:
+        raise InvalidInputError("There is no step.", hint="Give before=, after=, or both.")
     raw = _raw_columns(inner.specification, rows, before, columns, exclude, nullable)
     names = [column.name for column in raw]
     given = rows.select(names)
@@ -87,6 +90,7 @@ def with_steps(
     chosen = {
         role: _chosen(role, step) for role, step in (("before", before), ("after", after)) if step is not None
     }
+    code = packed(step.function for step in chosen.values())
     applied = Applied(
         inner.predictor,
         chosen["before"].live if "before" in chosen else None,
@@ -102,7 +106,7 @@ def with_steps(
             f"The model with its steps answers its example rows with {expected.tolist()}.",
             hint="It must give a finite number for rows that it was trained on.",
         )
-    made = _packed(inner, raw, chosen, example, expected)
+    made = _packed(inner, raw, chosen, code, example, expected)
     _check_apart(applied, made, checked, matrix)
     return made
 
@@ -218,8 +222,8 @@ def _check_apart(applied: Applied, made: Packed, rows: pl.DataFrame, matrix: Num
     with tempfile.TemporaryDirectory(prefix="trimtab-steps-") as folder:
         write_files(made, Path(folder))
         try:
-            with load_packaged(Path(folder)) as apart:
-                assert isinstance(apart, ConfinedPredictor)
+            process = ConfinedProcess(Path(folder), ALLOWED)
+            with ConfinedPredictor(process, made.specification) as apart:
                 there = apart.prepared(columns, matrix.shape[1])
                 answers = apart.predict(columns)
         except (ModelCorruptError, InvalidInputError) as error:
@@ -253,10 +257,10 @@ def _packed(
     inner: Inner,
     raw: tuple[RawColumn, ...],
     chosen: Mapping[str, _Chosen],
+    code: Code,
     example: pl.DataFrame,
     expected: Numbers,
 ) -> Packed:
-    code = packed(step.function for step in chosen.values())
     stored = {
         role: PackedStep(module, name, step.arguments, step.with_rows)
         for (role, step), (module, name) in zip(chosen.items(), code.names, strict=True)

@@ -15,6 +15,7 @@ from trimtab.loop.deployment import Deployments
 from trimtab.models.confined.confinement import Confinement
 from trimtab.models.contents import address_of, is_address, tree_at
 from trimtab.models.registry import Registry
+from trimtab.models.runtimes.runtime import may_run_code
 from trimtab.models.signature import Signature
 from trimtab.models.sources import place_of_source, version_in
 from trimtab.models.specification import SPECIFICATION_FILE, read_example, read_specification
@@ -71,9 +72,7 @@ def check_folder(folder: Path, name: str | None, confinement: Confinement) -> No
     ModelCorruptError, RefusedError."""
     if not folder.is_dir():
         raise NotFoundError(f"There is no folder '{folder}'.", hint=_FORMS)
-    if (folder / SPECIFICATION_FILE).exists():
-        read_specification(folder)
-    else:
+    if not (folder / SPECIFICATION_FILE).exists() or may_run_code(read_specification(folder).runtime):
         from trimtab.models.confined.predictor import check_servable  # noqa: PLC0415  (0.2 s, and few need it)
 
         check_servable(folder, model=name or endpoint_name(str(folder)), confinement=confinement)

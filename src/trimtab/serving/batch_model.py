@@ -10,7 +10,7 @@ import msgspec
 from trimtab.digest import digest_bytes, digest_file, digest_json
 from trimtab.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
 from trimtab.models.confined.confinement import NOTHING, Confinement
-from trimtab.models.confined.predictor import load_servable
+from trimtab.models.confined.predictor import check_servable, load_servable
 from trimtab.models.contents import address_of, is_address, tree_at
 from trimtab.models.registry import Registry
 from trimtab.models.signature import Signature
@@ -103,6 +103,7 @@ def _chosen(
     confinement = NOTHING if workspace is None else Confinement.of(workspace.settings)
     if (folder / SPECIFICATION_FILE).exists() or not (folder / MLMODEL_FILE).is_file():
         specification = read_specification(folder)
+        check_servable(folder, model=model, confinement=confinement)
         signature = specification.signature
         digest = digest_bytes(specification.to_json())  # which has the digest of the model's file
     else:

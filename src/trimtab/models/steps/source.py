@@ -87,8 +87,8 @@ class _Part:
         changed = self.made & {chain[0] for chain in Uses([statement]).chains}
         if isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            roots = {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
-            changed |= self.names & roots
+            plain = {name for values in self.literals.values() for name in values}
+            changed |= (self.names - plain) & {_root(target) for target in targets}
         return bool(changed)
 
 
