@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import polars as pl
 import psutil
 
 from trimtab.models.confined.confinement import Confinement
-from trimtab.models.confined.predictor import ConfinedPredictor, load_servable
+from trimtab.models.confined.predictor import ConfinedPredictor, ConfinedProgram, load_servable
 from trimtab.models.inputs import inputs
 from trimtab.models.model import Model
 from trimtab.models.runtimes.predictor import Predictor, load_predictor
@@ -53,6 +54,33 @@ def main() -> None:
         row(f"ONNX: {name}", model, rows, estimator.predict_proba)
     with tempfile.TemporaryDirectory() as home:
         apart(Path(home), scaled, rows)
+    if importlib.util.find_spec("torch") is not None:
+        networks(rows)
+
+
+def networks(rows: pl.DataFrame) -> None:
+    """A network of two layers as ONNX, and with a function that keeps it PyTorch's."""
+    import torch
+
+    torch.set_num_threads(1)
+
+    class Waves(torch.nn.Module):  # type: ignore[misc]  # torch's types are not read
+        def forward(self, given: Any) -> Any:
+            return torch.special.bessel_j0(given)
+
+    layers = [torch.nn.Linear(COLUMNS, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)]
+    network = torch.nn.Sequential(*layers).eval()
+    model = Model.torch(network, inputs(rows), target="y", rows=rows.tail(500))
+
+    def original(matrix: Any) -> Any:
+        with torch.inference_mode():
+            return network(torch.from_numpy(matrix.astype(np.float32))).numpy()
+
+    row("ONNX: a network of PyTorch, 64 hidden", model, rows, original)
+    kept = Model.torch(torch.nn.Sequential(Waves(), *layers), inputs(rows), target="y")
+    with tempfile.TemporaryDirectory() as home:
+        kept.save(Path(home) / "model")
+        confined("a network kept as PyTorch's, confined", Path(home) / "model", rows)
 
 
 def row(name: str, model: Model, rows: pl.DataFrame, original: Callable[[Any], Any]) -> None:
@@ -85,13 +113,16 @@ def apart(home: Path, estimator: Any, rows: pl.DataFrame) -> None:
         serialization_format="cloudpickle",
         pip_requirements=[],
     )
-    with load_servable(home / "model", model="m", confinement=Confinement(("m",))) as predictor:
-        assert isinstance(predictor, ConfinedPredictor)
+    confined("scaler and logistic regression, confined", home / "model", rows)
+
+
+def confined(name: str, folder: Path, rows: pl.DataFrame) -> None:
+    with load_servable(folder, model="m", confinement=Confinement(("m",))) as predictor:
+        assert isinstance(predictor, ConfinedPredictor | ConfinedProgram)
         many = rows.head(BATCH).to_dict(as_series=False)
         one = {name: values[:1] for name, values in many.items()}
         process = psutil.Process(predictor.pid)
         alone, together = both(process, predictor, one, 100), both(process, predictor, many, 10)
-        name = "scaler and logistic regression, confined"
         print(f"{name:44} {alone:8.0f} {'':9} {together / BATCH:8.2f}")
 
 

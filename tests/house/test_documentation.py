@@ -51,7 +51,10 @@ def surroundings(needs: set[str], request: pytest.FixtureRequest) -> dict[str, s
     variables = {}
     if "postgres" in needs:
         variables["DATABASE_URL"] = request.getfixturevalue("postgres_url")
-    missing = sorted(tool for tool in needs - {"postgres"} if shutil.which(tool) is None)
+    packages = {need for need in needs if need.startswith("python:")}
+    for package in sorted(name.removeprefix("python:") for name in packages):
+        pytest.importorskip(package, reason=f"The page uses {package}, which is not installed.")
+    missing = sorted(tool for tool in needs - packages - {"postgres"} if shutil.which(tool) is None)
     if missing and SERVICES_REQUIRED:
         pytest.fail(f"TRIMTAB_REQUIRE_SERVICES is set, and {', '.join(missing)} is missing.", pytrace=False)
     if missing:
