@@ -10,8 +10,9 @@ Any other language is not run. `<!-- no-run: REASON -->` right before a block ke
 inside an HTML comment runs unseen: what a person does by looking at the clock, it does by asking.
 
 A page may say of itself `<!-- goes on from: OTHER.md -->`: it is followed in the same folder, with what runs
-there, once the other page is done. `<!-- needs: TOOL -->` names a program that it calls, or "postgres",
-for which an empty database stands ready at $DATABASE_URL, or a package that no lock has ("python:torch"). The default ports are read as free ones.
+there, once the other page is done. `<!-- needs: TOOL -->` names a program that it calls, or "postgres", for
+which an empty database stands ready at $DATABASE_URL, or a package that no lock has ("python:torch"). The
+default ports are read as free ones.
 """
 
 from __future__ import annotations
