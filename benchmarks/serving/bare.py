@@ -19,13 +19,28 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes
+from granian.server.embed import Server
 from numpy.typing import NDArray
 
-from trimtab.serving.inherited_server import InheritedServer
-from trimtab.serving.listener import listen
+from trimtab.serving.listener import BACKLOG, listen
 
 HEADERS = [("content-type", "application/json")]
 Score = Callable[[list[float], list[int]], list[float]]
+
+
+class InheritedServer(Server):
+    """Granian in this process, on a socket that several processes share."""
+
+    def __init__(self, target: Any, handle: int) -> None:
+        super().__init__(target, websockets=False, http=HTTPModes.http1, log_enabled=False)
+        self._inherited = handle
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        # As Granian pickles it; its stub tells less.
+        self._shd: Any = SocketHolder(self._inherited, False, BACKLOG)  # type: ignore[call-arg]  # granian has no types here
 
 
 class Tensor(msgspec.Struct):
@@ -125,7 +140,7 @@ async def serve(handle: int, kind: str, path: str) -> None:
     # As the gateway's workers have it, so that this is no difference between them.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    server = InheritedServer(application(kind, path), handle, log_enabled=False)
+    server = InheritedServer(application(kind, path), handle)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     await server.serve()
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from trimtab.models.runtimes.predictor import load_predictor
 from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
 from trimtab.serving.frames import RowFrame, encoded
+from trimtab.serving.http_messages import Message
 from trimtab.serving.loaded_endpoints import EndpointTable, LoadedEndpoint
 from trimtab.serving.open_inference import InferResponse, OutputTensor
 from trimtab.serving.open_inference_requests import read_request
@@ -37,7 +39,7 @@ from trimtab.serving.open_inference_tensors import rows_of
 from trimtab.serving.plain_json import PredictRequest, PredictResponse
 from trimtab.serving.prediction_ids import SECRET_BYTES, PredictionIds, row_ids
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.requests import Headers, decoded, event_time
+from trimtab.serving.requests import decoded, event_time
 from trimtab.serving.routes import single
 from trimtab.serving.segments import Limits, SegmentWriter
 from trimtab.serving.state import State, View
@@ -84,46 +86,6 @@ class Profile(msgspec.Struct, frozen=True):
     batches: list[Part]
 
 
-class Scope:
-    """What RSGI tells of a request."""
-
-    proto = "http"
-    method = "POST"
-    authority: str | None = "127.0.0.1:8601"
-    query_string = ""
-
-    def __init__(self, question: Question) -> None:
-        self.path = question.path
-        self.headers: Headers = {
-            "host": "127.0.0.1:8601",
-            "content-length": str(len(question.body)),
-            **{name.lower(): value for name, value in question.headers.items()},
-        }
-
-
-class Channel:
-    """RSGI's channel with the body there already. `pause`: whether it is waited for, as from a socket, so
-    that others get their turn meanwhile."""
-
-    def __init__(self, body: bytes, *, pause: bool) -> None:
-        self._body = body
-        self._pause = pause
-
-    async def __call__(self) -> bytes:
-        """The body."""
-        if self._pause:
-            await asyncio.sleep(0)
-        return self._body
-
-    def __aiter__(self) -> Any:
-        raise NotImplementedError("bodies have their length in these requests")
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Take the answer."""
-        if status != 200:
-            raise RuntimeError(f"status {status}: {body[:500]!r}")
-
-
 class Worker:
     """What a gateway worker holds, but for HTTP, the watcher and the shipper."""
 
@@ -141,10 +103,24 @@ class Worker:
         self.log = PredictionLog(SegmentWriter(folder / "log", Limits(rows=10**9, bytes=2**40)), "refuse")
         self.gateway = Gateway(State(self.view), self.log, body_limit=2**26)
 
-    def asking(self, question: Question, *, pause: bool) -> Callable[[], Coroutine[Any, Any, None]]:
-        """What sends a request, again and again."""
-        scope, channel = Scope(question), Channel(question.body, pause=pause)
-        return lambda: self.gateway.__rsgi__(scope, channel)
+    async def ask(self, message: Message) -> None:
+        """Send a request."""
+        response = await self.gateway.respond(message)
+        if response.status != 200:
+            raise RuntimeError(f"status {response.status}: {response.body[:500]!r}")
+
+
+def message_of(question: Question) -> Message:
+    """A request as HTTP's side of the gateway gives it."""
+    message = Message()
+    message.method, message.path, message.body = "POST", question.path, question.body
+    message.started = time.perf_counter_ns()
+    message.headers = {
+        "host": "127.0.0.1:8601",
+        "content-length": str(len(question.body)),
+        **{name.lower(): value for name, value in question.headers.items()},
+    }
+    return message
 
 
 def least(call: Callable[[], object], calls: int = CALLS) -> float:
@@ -173,7 +149,7 @@ def protocols(worker: Worker, subject: Subject) -> list[Protocol]:
     """A request for one row, alone, in both JSON protocols."""
     row = subject.matrix[:1]
     return [
-        Protocol(name, asyncio.run(least_awaited(worker.asking(question, pause=False))), parts)
+        Protocol(name, asyncio.run(least_awaited(partial(worker.ask, message_of(question)))), parts)
         for name, question, parts in (
             ("Open Inference Protocol, JSON", open_inference(row), v2_parts(worker, open_inference(row))),
             ("Plain JSON", plain(row), plain_parts(worker, plain(row))),
@@ -183,7 +159,7 @@ def protocols(worker: Worker, subject: Subject) -> list[Protocol]:
 
 def v2_parts(worker: Worker, question: Question) -> list[Part]:
     """The stages of the Open Inference Protocol."""
-    headers = Scope(question).headers
+    headers = message_of(question).headers
     signature = worker.predictor.signature
     asked, tensors = read_request(headers, question.body)
     row = rows_of(tensors, signature).row
@@ -272,7 +248,7 @@ def _routed(worker: Worker) -> str:
 
 def company(worker: Worker, subject: Subject) -> list[Company]:
     """What requests cost that are ready in the same turn of the event loop."""
-    ask = worker.asking(open_inference(subject.matrix[:1]), pause=True)
+    ask = partial(worker.ask, message_of(open_inference(subject.matrix[:1])))
     values = worker.predictor.encoded_row(
         dict(zip(worker.predictor.signature.names, subject.matrix[0].tolist(), strict=True))
     )
@@ -325,7 +301,7 @@ def batches(worker: Worker, subject: Subject) -> list[Part]:
         ("Open Inference Protocol, binary tensors", binary(rows)),
     )
     found = [
-        Part(name, asyncio.run(least_awaited(worker.asking(question, pause=False), 5)))
+        Part(name, asyncio.run(least_awaited(partial(worker.ask, message_of(question)), 5)))
         for name, question in asked
     ]
     decode = msgspec.json.Decoder(dict[str, list[dict[str, Any]]]).decode
@@ -354,7 +330,7 @@ def main() -> None:
         folder = Path(name)
         subject = make(folder)
         worker = Worker(subject, folder)
-        asyncio.run(least_awaited(worker.asking(open_inference(subject.matrix[:1]), pause=False), 100))
+        asyncio.run(least_awaited(partial(worker.ask, message_of(open_inference(subject.matrix[:1]))), 100))
         made = Profile(
             http_time(subject, folder),
             protocols(worker, subject),

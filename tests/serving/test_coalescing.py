@@ -59,9 +59,13 @@ class Scene:
 
     def ask(self, endpoint: LoadedEndpoint, *rows: dict[str, Any]) -> list[Answer | BaseException]:
         """Ask for these rows in one turn."""
+        return self.put([_question(endpoint, row) for row in rows])
+
+    def put(self, questions: list[Question]) -> list[Answer | BaseException]:
+        """The answers to questions that are asked in one turn."""
 
         async def all_at_once() -> list[Answer | BaseException]:
-            asking = [self.coalescer.answer(_question(endpoint, row), 0, None) for row in rows]
+            asking = [self.coalescer.answer(question, 0, None) for question in questions]
             return await asyncio.gather(*asking, return_exceptions=True)
 
         return asyncio.run(all_at_once())
@@ -215,10 +219,8 @@ def test_columns_can_be_kept_out_of_the_log(scene: Scene) -> None:
 def test_a_share_of_the_keys_is_logged_always_the_same(scene: Scene) -> None:
     endpoint = scene.endpoint(1, options=Options(log_share=0.5))
     for _ in range(2):
-        asked = [
-            scene.coalescer.alone(_question(endpoint, ROW, f"k{number}"), 0, None) for number in range(200)
-        ]
-        assert len(asked) == 200
+        answers = scene.put([_question(endpoint, ROW, f"k{number}") for number in range(200)])
+        assert all(isinstance(answer, Answer) for answer in answers)
     keys = [frame.key for frame in scene.frames()]
     assert 60 < len(set(keys)) < 140
     assert len(keys) == 2 * len(set(keys))

@@ -358,10 +358,11 @@ def test_a_full_disk_refuses_what_cannot_be_logged_and_says_so(
     second = predicted(client)["ids"]
     assert client.get("/v1/status").json()["log"]["trouble"] == ""
     client.close()
-    (segment,) = segments(served.project / ".trimtab" / FOLDER)
-    assert segment.read().end == segment.size()
-    ids = [getattr(frame, "id", None) for frame in segment.read().frames]
-    assert [id for id in ids if id] == [*first, *second]
+    ids = []
+    for segment in segments(served.project / ".trimtab" / FOLDER):  # one, unless it was asked for meanwhile
+        assert segment.read().end == segment.size()
+        ids += [id for frame in segment.read().frames if (id := getattr(frame, "id", None))]
+    assert ids == [*first, *second]
 
 
 def test_a_full_disk_costs_no_answer_where_dropping_is_chosen(

@@ -67,7 +67,7 @@ def test_a_call_whose_deadline_is_over_before_its_turn_is_not_computed(tmp_path:
     state = State(View(table=EndpointTable({ENDPOINT: endpoint}, {}), access=access, ids=ids))
     writer = SegmentWriter(tmp_path / "log", Limits())
     log = PredictionLog(writer, "refuse")
-    answering = Answering(ids, log, state)
+    answering = Answering(ids, log)
 
     async def ask(port: int) -> tuple[bytes, grpc.StatusCode]:
         server = GrpcServer(

@@ -73,6 +73,6 @@ def _single(question: Question) -> Question | None:
 
 def _is_one(values: Any) -> bool:
     if isinstance(values, np.ndarray):
-        return values.shape == (1,)
+        return bool(values.shape == (1,))
     # Not np.ndim, which fails on values that are nested unevenly.
     return isinstance(values, list | tuple) and len(values) == 1 and not isinstance(values[0], list | tuple)

@@ -1,10 +1,9 @@
-"""The gateway's HTTP side: one RSGI application in front of the protocols."""
+"""The gateway's HTTP side: one application in front of the protocols."""
 
 from __future__ import annotations
 
 import logging
-import time
-from typing import Protocol
+from collections.abc import Callable
 from urllib.parse import unquote
 
 import msgspec
@@ -13,16 +12,15 @@ from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving import invocations, open_inference, openapi, plain_json, tensorflow_serving
 from trimtab.serving.access import check_origin
 from trimtab.serving.answering import Answering
-from trimtab.serving.bodies import Channel, Patience
+from trimtab.serving.bodies import body_of, too_large
 from trimtab.serving.frames import FailureFrame, encoded
+from trimtab.serving.http_messages import Message, Response
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.requests import (
     EVENT_TIME,
-    Headers,
     MethodNotAllowedError,
     Request,
-    Response,
     Speaker,
     allow,
     event_time,
@@ -34,110 +32,103 @@ _encode = msgspec.json.Encoder().encode
 _EVENT_TIME = EVENT_TIME.lower()
 _HEALTH = {"/", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
 
+Failure = Callable[[TrimtabError], bytes]
 
-class Scope(Protocol):
-    """What RSGI tells about a request."""
+_PLAIN = Speaker(plain_json.respond, plain_json.failure)
+_MLFLOW = Speaker(invocations.respond, invocations.failure)
 
-    proto: str
-    method: str
-    path: str
-    query_string: str
-    authority: str | None
-    headers: Headers
-
-
-_SPEAKERS = (
-    Speaker("/v2", open_inference.respond, open_inference.failure),
-    Speaker("/v1/endpoints", plain_json.respond, plain_json.failure),
-    Speaker("/invocations", invocations.respond, invocations.failure),
-    Speaker("/v1/models", tensorflow_serving.respond, tensorflow_serving.failure),
-    Speaker("/endpoints", invocations.respond, invocations.failure),
-    Speaker("/serving-endpoints", invocations.respond, invocations.failure),
-    Speaker("/version", invocations.respond, invocations.failure),
-    Speaker("/openapi.json", openapi.respond, plain_json.failure),
-)
+_SPEAKERS = {
+    "v2": Speaker(open_inference.respond, open_inference.failure),
+    "v1/endpoints": _PLAIN,
+    "v1/models": Speaker(tensorflow_serving.respond, tensorflow_serving.failure),
+    "invocations": _MLFLOW,
+    "endpoints": _MLFLOW,
+    "serving-endpoints": _MLFLOW,
+    "version": _MLFLOW,
+    "openapi.json": Speaker(openapi.respond, plain_json.failure),
+}
+"""The protocols, by what paths begin with."""
 
 
 class Gateway:
-    """Answers HTTP requests out of the present view of a gateway worker."""
+    """Answers HTTP requests out of the present view of a gateway worker. Unpacked bodies may have up to
+    `body_limit` bytes."""
 
     def __init__(self, state: State, log: PredictionLog, *, body_limit: int) -> None:
         self._state = state
         self._log = log
         self._body_limit = body_limit
-        self._patience = Patience()
         self._answering: Answering | None = None
 
-    async def __rsgi__(self, scope: Scope, channel: Channel) -> None:
-        """Answer one request."""
-        started = time.perf_counter_ns()
-        state = self._state
-        state.in_flight += 1
+    def objection(self, message: Message) -> TrimtabError | None:
+        """Why a request is refused that nobody need read on."""
+        if message.path in _HEALTH:
+            return None
+        access, headers = self._state.view.access, message.headers
         try:
-            response = await self._respond(scope, channel, started)
-            headers = [("content-type", response.content_type), *response.headers]
-            if state.draining:
-                headers.append(("connection", "close"))
-            channel.response_bytes(response.status, headers, response.body)
-        finally:
-            state.in_flight -= 1
-
-    async def _respond(self, scope: Scope, channel: Channel, started: int) -> Response:
-        path = scope.path
-        speaker = next((each for each in _SPEAKERS if path.startswith(each.prefix)), None)
-        failure = plain_json.failure if speaker is None else speaker.failure
-        try:
-            return await self._routed(scope, channel, path, started, speaker)
+            if access.required:
+                access.check(headers.get("authorization"))
+            else:
+                check_origin(headers.get("host", ""), headers.get("origin"))
         except TrimtabError as error:
-            headers: list[tuple[str, str]] = []
-            if isinstance(error, UnavailableError):
-                headers.append(("retry-after", "5"))
-            if isinstance(error, MethodNotAllowedError):
-                headers.append(("allow", error.allowed))
-            if error.http_status == 408:
-                headers.append(("connection", "close"))
-            if error.http_status == 401:
-                headers.append(("www-authenticate", "Bearer"))
-            if error.http_status >= 500:
-                self._record(path, error)
-            return Response(error.http_status, failure(error), tuple(headers))
-        except Exception:  # noqa: BLE001  (a bug answers 500 and ends no worker)
-            _log.exception("a request to %s failed", path)
-            bug = TrimtabError("The gateway failed on this request.", hint="Its log has the details.")
-            self._record(path, bug)
-            return Response(500, failure(bug))
+            return error
+        length = headers.get("content-length")
+        return None if length is None else self.body_objection(int(length))
 
-    async def _routed(
-        self, scope: Scope, channel: Channel, path: str, started: int, speaker: Speaker | None
-    ) -> Response:
-        view = self._state.view
+    def body_objection(self, size: int) -> TrimtabError | None:
+        """Why a body of so many bytes is refused."""
+        return too_large(self._body_limit) if size > self._body_limit else None
+
+    async def respond(self, message: Message) -> Response:
+        """Answer one request."""
+        parts = message.path.strip("/").split("/")
+        speaker = _SPEAKERS.get("/".join(parts[:2]) if parts[0] == "v1" else parts[0])
+        try:
+            return await self._routed(message, parts, speaker)
+        except TrimtabError as error:
+            return self._failed(message, error, plain_json.failure if speaker is None else speaker.failure)
+        except Exception:  # noqa: BLE001  (a bug answers 500 and ends no worker)
+            _log.exception("a request to %s failed", message.path)
+            bug = TrimtabError("The gateway failed on this request.", hint="Its log has the details.")
+            return self._failed(message, bug, plain_json.failure if speaker is None else speaker.failure)
+
+    def _failed(self, message: Message, error: TrimtabError, failure: Failure) -> Response:
+        headers: list[tuple[str, str]] = []
+        if isinstance(error, UnavailableError):
+            headers.append(("retry-after", "5"))
+        if isinstance(error, MethodNotAllowedError):
+            headers.append(("allow", error.allowed))
+        if error.http_status == 401:
+            headers.append(("www-authenticate", "Bearer"))
+        if error.http_status >= 500:
+            self._record(message.path, error)
+        return Response(error.http_status, failure(error), tuple(headers))
+
+    async def _routed(self, message: Message, parts: list[str], speaker: Speaker | None) -> Response:
+        if message.problem is not None:
+            raise message.problem
+        path, headers = message.path, message.headers
         if path in _HEALTH:
-            return self._health(scope.method, path)
-        headers = scope.headers
-        if view.access.required:
-            view.access.check(headers.get("authorization"))
-        else:
-            check_origin(headers.get("host") or scope.authority or "", headers.get("origin"))
+            return self._health(message.method, path)
+        view = self._state.view
         given = headers.get(_EVENT_TIME)
         if given is not None and view.replay_at is None:
             view = await self._state.fresh_view()  # the replay may have begun this very moment
         at = event_time(given, view)
-        body = b""
-        if scope.method == "POST":
-            body = await self._patience.read(headers, channel, self._body_limit)
         if view.ids is None:
             view = await self._state.ready_view()
         if view.ids is None:
             raise UnavailableError("This gateway is starting and does not know its routes yet.")
-        parts = [unquote(part) if "%" in part else part for part in path.strip("/").split("/")]
+        if "%" in path:
+            parts = [unquote(part) for part in parts]
         request = Request(
-            method=scope.method,
+            method=message.method,
             parts=parts,
-            query=scope.query_string,
+            query=message.query,
             headers=headers,
-            body=body,
+            body=body_of(message, self._body_limit) if message.body else b"",
             at=at,
-            started=started,
+            started=message.started,
             view=view,
             state=self._state,
             answering=self.answering(view.ids),
@@ -155,7 +146,7 @@ class Gateway:
     def answering(self, ids: PredictionIds) -> Answering:
         """What answers questions under these prediction ids, for every protocol of this worker."""
         if self._answering is None or self._answering.ids is not ids:
-            self._answering = Answering(ids, self._log, self._state)
+            self._answering = Answering(ids, self._log)
         return self._answering
 
     def _health(self, method: str, path: str) -> Response:

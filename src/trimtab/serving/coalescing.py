@@ -70,14 +70,6 @@ class Coalescer:
         self._waiting: list[Row] = []
         self._patient: dict[LoadedEndpoint, list[Row]] = {}  # those whose endpoint lets them wait for company
 
-    def alone(self, question: Question, leader: int, pinned: int | None) -> Answer:
-        """Answer a row without looking for company. Raises what `answer` does."""
-        row = self._row(question, leader, pinned)
-        (outcome,) = self._answered(question.endpoint, [row])
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
     async def answer(self, question: Question, leader: int, pinned: int | None) -> Answer:
         """Answer a row together with those that are ready now. Raises InvalidInputError, ModelFailedError,
         UnavailableError if it cannot be logged."""

@@ -8,7 +8,7 @@ import zlib
 
 import msgspec
 
-from trimtab.serving.requests import Headers, Response
+from trimtab.serving.http_messages import Headers, Response
 
 LEAST_BYTES = 1_400
 """What fits into one packet is not packed, since that would save nobody any time."""

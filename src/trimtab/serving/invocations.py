@@ -44,10 +44,11 @@ from trimtab.serving.body_formats import (
     from_split,
 )
 from trimtab.serving.coercion import Coercion, coercion_for
+from trimtab.serving.http_messages import Response
 from trimtab.serving.loaded_endpoints import EndpointTable, LoadedEndpoint
 from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.questions import Answer, Question
-from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
+from trimtab.serving.requests import Request, allow, checked_key, decoded
 
 PREDICTION_ID = "trimtab-prediction-id"
 MODEL_VERSION = "trimtab-model-version"

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from trimtab.errors import InvalidInputError, MalformedError
+from trimtab.serving.http_messages import Headers
 from trimtab.serving.open_inference_binary import unpacked
 from trimtab.serving.open_inference_tensors import (
     GivenTensor,
@@ -21,7 +22,7 @@ from trimtab.serving.open_inference_tensors import (
     refuse_unserved,
     size_of,
 )
-from trimtab.serving.requests import Headers, decoded
+from trimtab.serving.requests import decoded
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 

@@ -19,8 +19,9 @@ import msgspec
 from trimtab.errors import NotFoundError
 from trimtab.models.signature import Column, Signature
 from trimtab.serving.endpoint_page import endpoint_page
+from trimtab.serving.http_messages import Response
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
-from trimtab.serving.requests import Request, Response, allow
+from trimtab.serving.requests import Request, allow
 
 Document = dict[str, Any]
 

@@ -21,20 +21,13 @@ import msgspec
 
 from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError
 from trimtab.serving.frames import Label, LabelFrame
+from trimtab.serving.http_messages import Response
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.openapi import document_of, page_of
 from trimtab.serving.prediction_ids import row_ids
 from trimtab.serving.questions import Question
-from trimtab.serving.requests import (
-    Request,
-    Response,
-    allow,
-    checked_key,
-    checked_label,
-    decoded,
-    microseconds,
-)
+from trimtab.serving.requests import Request, allow, checked_key, checked_label, decoded, microseconds
 from trimtab.store.types import from_microseconds
 
 Row = dict[str, Any]

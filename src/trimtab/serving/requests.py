@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from trimtab.errors import InvalidInputError, MalformedError, TrimtabError
 from trimtab.serving.answering import Answering
 from trimtab.serving.frames import Label
+from trimtab.serving.http_messages import Headers, Response
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.questions import LONGEST_KEY
 from trimtab.serving.state import State, View
@@ -20,14 +21,6 @@ from trimtab.store.types import to_microseconds
 T = TypeVar("T")
 
 EVENT_TIME = "Trimtab-Event-Time"
-
-
-class Headers(Protocol):
-    """The headers of a request, by lower-case name."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A header's value."""
-        ...
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,19 +41,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     log: PredictionLog
 
 
-class Response(msgspec.Struct, frozen=True):
-    """Status, body, headers beyond the content type, and that."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    content_type: str = "application/json"
-
-
 class Speaker(NamedTuple):
-    """A protocol: where its paths begin, what answers them (or raises TrimtabError), how it words errors."""
+    """A protocol: what answers its requests (or raises TrimtabError), and how it words errors."""
 
-    prefix: str
     respond: Callable[[Request], Awaitable[Response]]
     failure: Callable[[TrimtabError], bytes]
 

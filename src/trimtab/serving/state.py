@@ -43,7 +43,6 @@ class State:
     def __init__(self, view: View) -> None:
         self.view = view
         self.draining = False
-        self.in_flight = 0
         self.wanted = threading.Event()
         self.looked_at = 0.0
 

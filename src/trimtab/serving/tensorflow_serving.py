@@ -36,11 +36,12 @@ from trimtab.errors import InvalidInputError, NotFoundError, TrimtabError, Unava
 from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Column
 from trimtab.serving.body_formats import Table, from_inputs, from_instances
+from trimtab.serving.http_messages import Response
 from trimtab.serving.invocations import KEY, answer_headers
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.questions import Question
-from trimtab.serving.requests import Request, Response, allow, checked_key, decoded
+from trimtab.serving.requests import Request, allow, checked_key, decoded
 
 SIGNATURE = "serving_default"
 OUTPUT = "prediction"

@@ -24,7 +24,7 @@ from trimtab.models.confined.confinement import Confinement
 from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
 from trimtab.serving.grpc_port import load_grpc
-from trimtab.serving.inherited_server import InheritedServer
+from trimtab.serving.http_server import HttpServer
 from trimtab.serving.loaded_endpoints import ModelShelf
 from trimtab.serving.prediction_log import PredictionLog
 from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, Write
@@ -36,7 +36,6 @@ SYNC_SECONDS = 1.0
 """How much of the log a loss of power may take."""
 
 DRAIN_SECONDS = 10.0
-QUIET_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Worker:
     async def serve(self) -> None:
         """Answer requests until SIGTERM, SIGINT or the gateway's death."""
         self._loop = loop = asyncio.get_running_loop()
-        server = InheritedServer(self._gateway, self._handle, log_enabled=False)
+        server = HttpServer(self._gateway, socket.socket(fileno=self._handle))
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -104,30 +103,16 @@ class Worker:
         if self._grpc is not None:
             await self._grpc.start()
         await self._state.ready_view()  # until then, connections wait in the socket that workers share
-        serving = loop.create_task(server.serve())
-        waiting = loop.create_task(stopping.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        await self._drain()
-        server.stop()  # type: ignore[no-untyped-call]  # granian has no types here
-        await serving
-        waiting.cancel()
+        server.start()
+        await stopping.wait()
+        self._state.draining = True
+        draining = [server.stop(DRAIN_SECONDS)]
+        if self._grpc is not None:
+            draining.append(self._grpc.stop(DRAIN_SECONDS))
+        await asyncio.gather(*draining)
         self._watcher.stop()
         self._writer.close()
         self._writer.sync()
-
-    async def _drain(self) -> None:
-        """Answer what has come; each answer asks its client to connect anew."""
-        self._state.draining = True
-        stopping = None
-        if self._grpc is not None:
-            stopping = asyncio.get_running_loop().create_task(self._grpc.stop(DRAIN_SECONDS))
-        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
-        await asyncio.sleep(QUIET_SECONDS)
-        # Polled, so that requests need not tell anybody that they are done.
-        while self._state.in_flight and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  (at the end, once)
-            await asyncio.sleep(0.02)
-        if stopping is not None:
-            await stopping
 
     def _flush(self, demand: int) -> None:
         self._writer.flush = demand

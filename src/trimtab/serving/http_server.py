@@ -1,0 +1,489 @@
+"""HTTP/1.1 as the gateway speaks it, in the event loop of its worker.
+
+httptools (llhttp, the parser of Node.js) reads the bytes, and refuses what is not HTTP to the letter. Here is
+what a parser does not know: how much a request may hold, how long it may take, in which order answers go
+back, and what happens once a caller is gone. Why no server does this is told in docs/decisions/0010.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import errno
+import logging
+import resource
+import socket
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+import httptools
+
+from trimtab.errors import InvalidInputError, MalformedError, TrimtabError, UnavailableError
+from trimtab.serving.http_messages import CONTINUE, Message, Response, encoded_answer
+
+HEAD_BYTES = 64 * 2**10
+"""How long a request's first line and headers may be together, beyond what was read at first."""
+
+DISCARDED_BYTES = 2**20
+"""How much of a body that nobody wants is read before the request is answered; then its connection ends."""
+
+REQUEST_SECONDS = 30.0
+"""How long the head of a request may take to come, and then its body."""
+
+IDLE_SECONDS = 75.0
+"""How long a connection may be without a request: longer than load balancers keep theirs to a server."""
+
+CLOSING_SECONDS = 30.0
+"""How long a caller may take to read its last answer, and how long what it still sends is thrown away."""
+
+LOOK_SECONDS = 1.0
+"""One look at all connections so often, where a timer for each would cost every request."""
+
+QUIET_SECONDS = 0.1
+
+MOST_CONNECTIONS = 8192
+"""Connections that are open at once; more wait until one of them ends."""
+
+OTHER_FILES = 256
+"""Files that a process needs beside its connections."""
+
+BODIES_HELD = 2**29
+"""How many bytes of bodies may be there before they are whole."""
+
+_log = logging.getLogger(__name__)
+
+_BETWEEN: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+
+_names: dict[bytes, str] = {}
+_MOST_NAMES = 1_000
+
+
+class SlowRequestError(MalformedError):
+    """A request did not come in time."""
+
+    code = "slow_request"
+    http_status = 408
+
+
+class HeadTooLargeError(InvalidInputError):
+    """The first line and the headers of a request are too long."""
+
+    code = "head_too_large"
+    http_status = 431
+
+
+class Application(Protocol):
+    """What answers."""
+
+    def objection(self, message: Message) -> TrimtabError | None:
+        """Why a request is to be refused whose head is there, so that its body need not be kept."""
+        ...
+
+    def body_objection(self, size: int) -> TrimtabError | None:
+        """Why a body of at least so many bytes is refused."""
+        ...
+
+    def respond(self, message: Message) -> Coroutine[Any, Any, Response]:
+        """The answer. Raises nothing but `asyncio.CancelledError`, if its caller is gone."""
+        ...
+
+
+class HttpServer:
+    """Serves an application on a socket that listens already, and may be shared with other processes.
+
+    `now` is `time.monotonic()` as of the last look, `date` the header that tells the time, `draining` whether
+    every answer is the last of its connection.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        listener: socket.socket,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        most_connections: int | None = None,
+    ) -> None:
+        self.application = application
+        self.request_seconds = request_seconds
+        self._idle_seconds = idle_seconds
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.held = 0
+        self.now = time.monotonic()
+        self.date = _date()
+        self._listener = listener
+        self._most = possible_connections() if most_connections is None else most_connections
+        self._loop: asyncio.AbstractEventLoop
+        self._accepting = False
+        self._watching: asyncio.TimerHandle
+
+    def start(self) -> None:
+        """Begin to take connections, in the event loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        self._look()
+
+    async def stop(self, seconds: float) -> None:
+        """Answer what has come, take no more, and close all connections, within so many seconds."""
+        self.draining = True
+        deadline = time.monotonic() + seconds
+        await asyncio.sleep(QUIET_SECONDS)  # what has just been sent is here after it
+        self._accept(False)
+        # Polled, so that requests need not tell anybody that they are done.
+        while any(each.busy for each in self.connections) and time.monotonic() < deadline:  # noqa: ASYNC110  (at the end, once)
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.close()
+        while self.connections and time.monotonic() < deadline:  # noqa: ASYNC110  (as above)
+            await asyncio.sleep(0.02)
+        self._watching.cancel()
+        self._listener.close()
+
+    def _accept(self, wanted: bool) -> None:
+        if wanted != self._accepting:
+            self._accepting = wanted
+            if wanted:
+                self._loop.add_reader(self._listener, self._take)
+            else:
+                self._loop.remove_reader(self._listener)
+
+    def _take(self) -> None:
+        """Take one connection: another process may take the next."""
+        try:
+            taken, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                raise
+            _log.error("no connection can be taken: %s", error)
+            self._accept(False)  # until the next look
+            return
+        taken.setblocking(False)
+        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connecting = self._loop.connect_accepted_socket(lambda: Connection(self), taken)
+        self._loop.create_task(connecting).add_done_callback(_connected)
+        if len(self.connections) >= self._most:
+            self._accept(False)
+
+    def _look(self) -> None:
+        self.now = now = time.monotonic()
+        self.date = _date()
+        full = len(self.connections) >= self._most
+        idle_seconds = 0.0 if full else self._idle_seconds  # others wait for the place of one that is idle
+        for connection in list(self.connections):
+            connection.look(now, idle_seconds)
+        if not self.draining:
+            self._accept(len(self.connections) < self._most)
+        self._watching = self._loop.call_later(LOOK_SECONDS, self._look)
+
+
+class Connection(asyncio.Protocol):
+    """What asyncio calls about one connection, and httptools about its bytes."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._stage = _BETWEEN  # of the request that is on its way
+        self._since = server.now  # when the stage began, or the last answer went
+        self._message = Message()
+        self._target = b""
+        self._head = 0
+        self._body: bytes | bytearray = b""
+        self._come = 0  # bytes of the body so far
+        self._whole: deque[Message] = deque()  # requests behind the one that is being answered
+        self._asked = self._message
+        self._answering: Coroutine[Any, Any, Response] | None = None
+        self._awaited: asyncio.Future[Any] | None = None
+        self._driving = False
+        self._paused = False
+        self._stuck = False  # the caller does not read its answers
+        self._deaf = False  # what comes is thrown away
+        self._closing = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport  # type: ignore[assignment]  # of a stream, it is an asyncio.Transport
+        self._server.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and have the requests answered that are whole."""
+        if self._deaf:
+            return
+        before = self._message
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request is whole, and answered as if it had not asked for another protocol.
+            self._deaf = True
+            if self._whole:
+                self._whole[-1].keep_alive = False
+        except httptools.HttpParserError as error:
+            self._refuse(MalformedError(f"This is not a request of HTTP/1.1: {error}."))
+            return
+        stage = self._stage
+        if stage == _HEAD:
+            self._head = self._head + len(data) if self._message is before else 0
+            if self._head > HEAD_BYTES:
+                self._refuse(HeadTooLargeError(f"The request's head is larger than {HEAD_BYTES} bytes."))
+                return
+        elif stage == _BODY:
+            problem = self._message.problem
+            if problem is not None and (self._come > DISCARDED_BYTES or "expect" in self._message.headers):
+                self._refuse(problem)
+                return
+        if self._whole and not self._driving:
+            self._drive()
+
+    def pause_writing(self) -> None:
+        """The caller does not read."""
+        self._stuck = True
+        self._since = self._server.now
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._stuck = False
+        if not self._driving:
+            self._drive()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The caller is gone: what it asked is not computed if it has not begun."""
+        self._closing = self._deaf = True
+        self._server.connections.discard(self)
+        self._let_go()
+        self._whole.clear()
+        if self._awaited is not None:
+            self._awaited.cancel()
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """A request's first byte is there."""
+        self._message = Message()
+        self._target = b""
+        self._stage = _HEAD
+        self._since = self._server.now
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or behind the body a trailer, which nobody asked for."""
+        if self._stage != _HEAD:
+            return
+        known = _names.get(name)
+        if known is None:
+            known = name.decode("latin-1").lower()
+            if len(_names) < _MOST_NAMES:
+                _names[name] = known
+        headers = self._message.headers
+        if known not in headers:
+            headers[known] = value.decode("latin-1")
+        elif known in {"host", "authorization"}:
+            self._message.problem = MalformedError(f"The request has several headers {known}.")
+
+    def on_headers_complete(self) -> None:
+        """The head is there: see whether the body is wanted."""
+        message = self._message
+        message.started = time.perf_counter_ns()
+        message.method = self._parser.get_method().decode("latin-1")
+        target = self._target.decode("latin-1")
+        if not target.startswith("/"):
+            target = _origin_form(self._target)
+        message.path, _, message.query = target.partition("?")
+        if message.problem is None:
+            message.problem = self._server.application.objection(message)
+        self._stage = _BODY
+        if "expect" in message.headers and message.problem is None:
+            self._transport.write(CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        size = len(data)
+        self._come += size
+        message, server = self._message, self._server
+        if message.problem is not None:
+            return
+        message.problem = server.application.body_objection(self._come)
+        if message.problem is None and server.held > BODIES_HELD:
+            message.problem = UnavailableError(
+                "The gateway receives more than it can hold.", hint="Come back a little later."
+            )
+        if message.problem is not None:
+            self._come -= size
+            self._let_go()
+            self._come += size
+            return
+        server.held += size
+        if not self._body:
+            self._body = data
+        elif type(self._body) is bytearray:
+            self._body += data
+        else:
+            self._body = bytearray(self._body + data)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        message = self._message
+        message.keep_alive = self._parser.should_keep_alive() and not isinstance(
+            message.problem, MalformedError
+        )
+        if self._body:
+            message.body = bytes(self._body)
+            self._let_go()
+        self._come = 0
+        self._stage = _BETWEEN
+        self._whole.append(message)
+
+    # What is ours.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is on its way or being answered."""
+        return not self._closing and (self._stage != _BETWEEN or self._answering is not None)
+
+    def look(self, now: float, idle_seconds: float) -> None:
+        """End what has taken too long by `now`."""
+        spent = now - self._since
+        if self._closing or self._stuck:
+            if spent > CLOSING_SECONDS:
+                self._transport.abort()
+        elif self._answering is not None:
+            pass  # that has limits of its own
+        elif self._stage == _BETWEEN:
+            if spent > idle_seconds:
+                self.close()
+        elif spent > self._server.request_seconds:
+            what = "head" if self._stage == _HEAD else "body"
+            self._refuse(
+                SlowRequestError(
+                    f"The request's {what} did not come within {self._server.request_seconds:g} seconds."
+                )
+            )
+
+    def close(self) -> None:
+        """Close, once what was written is sent and the caller sends nothing more."""
+        if self._closing:
+            return
+        self._closing = True
+        self._since = self._server.now
+        if self._deaf and self._transport.can_write_eof():
+            # To close at once with something unread would take the answer away from the caller.
+            self._transport.write_eof()
+            if self._paused:
+                self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+    def _let_go(self) -> None:
+        """Hold nothing of a body any more."""
+        if self._body:
+            self._server.held -= len(self._body)
+            self._body = b""
+
+    def _refuse(self, error: TrimtabError) -> None:
+        """Answer that this request cannot be taken, behind those before it, and then close."""
+        self._deaf = True
+        self._let_go()
+        message = Message() if self._stage == _BETWEEN else self._message
+        message.problem = error
+        message.keep_alive = False
+        self._stage = _BETWEEN
+        self._whole.append(message)
+        if not self._driving:
+            self._drive()
+
+    def _drive(self) -> None:
+        """Have requests answered, one after the other."""
+        self._driving = True
+        while self._whole and self._answering is None and not (self._closing or self._stuck):
+            self._asked = message = self._whole.popleft()
+            self._answering = self._server.application.respond(message)
+            self._step()
+        self._driving = False
+        behind = bool(self._whole) or self._stuck
+        if behind != self._paused and not self._closing:
+            self._paused = behind
+            (self._transport.pause_reading if behind else self._transport.resume_reading)()
+
+    def _step(self, _awaited: asyncio.Future[Any] | None = None) -> None:
+        """Let the coroutine that answers go on until it waits: by hand, since most wait never or once, and a
+        task would cost as much as all else here."""
+        self._awaited = None
+        coroutine = self._answering
+        assert coroutine is not None
+        try:
+            awaited = coroutine.send(None)
+        except StopIteration as end:
+            self._answered(end.value)
+        except asyncio.CancelledError:
+            self._answering = None
+            self._transport.abort()
+        except BaseException:
+            self._answering = None
+            self._transport.abort()
+            raise
+        else:
+            if awaited is None:  # `asyncio.sleep(0)`
+                asyncio.get_running_loop().call_soon(self._step)
+            else:
+                awaited._asyncio_future_blocking = False  # as a task says that it has understood
+                awaited.add_done_callback(self._step)
+                self._awaited = awaited
+
+    def _answered(self, response: Response) -> None:
+        """Send the answer to what was asked, and go on."""
+        self._answering = None
+        if self._closing:
+            return
+        message = self._asked
+        keep = message.keep_alive and not self._server.draining
+        if response.headers and ("connection", "close") in response.headers:
+            keep = False
+        self._transport.write(encoded_answer(response, self._server.date, keep=keep, message=message))
+        self._since = self._server.now
+        if not keep:
+            self.close()
+        elif self._whole and not self._driving:
+            self._drive()
+
+
+def _origin_form(target: bytes) -> str:
+    """The path and query of a target that names the server as well, as a proxy may be asked."""
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return target.decode("latin-1")
+    # Its types do not tell that parts which are not there are None.
+    path, query = (url.path or b"/").decode("latin-1"), (url.query or b"").decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def possible_connections() -> int:
+    """How many connections this process may have, having claimed the files that it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    files = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+    return max(128, files - OTHER_FILES)
+
+
+def _connected(connecting: asyncio.Task[Any]) -> None:
+    if not connecting.cancelled() and (error := connecting.exception()) is not None:
+        _log.debug("a connection ended before it began: %s", error)
+
+
+def _date() -> bytes:
+    """The header Date, which stands behind another."""
+    return f"\r\ndate: {email.utils.formatdate(usegmt=True)}".encode("ascii")
