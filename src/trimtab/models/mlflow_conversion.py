@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
 Answer = Literal["probability", "label"]
 
 MOST_ROWS = 5_000
-_FLAVORS = ("sklearn", "xgboost", "lightgbm", "onnx")
+_FLAVORS = ("sklearn", "xgboost", "lightgbm", "onnx", "pytorch")
 _SINGLE = 1e-5
 """How exact models are that compute in single precision."""
 
@@ -61,10 +61,7 @@ def convert_folder(
         )
     logged = _logged_answer(document, flavor)
     original = MlflowCandidate.load(folder, ())
-    try:
-        native = getattr(mlflow, flavor).load_model(str(folder))
-    except Exception as error:  # the model's own code may raise anything
-        raise InvalidInputError(f"mlflow.{flavor} cannot load it: {told(error)}") from error
+    native = _native(folder, document, flavor)
     inputs = _inputs(original, native, rows)
     model = _packaged(
         flavor, native, inputs, original.target or "prediction", rows, answer or logged, tolerance
@@ -81,8 +78,21 @@ def convert_folder(
     return Conversion(model, flavor, count, difference)
 
 
+def _native(folder: Path, document: Any, flavor: str) -> Any:
+    """The model itself; of a program of PyTorch's its file, since the module that is made of one cannot be
+    exported again."""
+    if flavor == "pytorch":
+        program = folder / document.flavors[flavor]["model_data"] / "model.pt2"
+        if program.is_file():
+            return program
+    try:
+        return getattr(mlflow, flavor).load_model(str(folder))
+    except Exception as error:  # the model's own code may raise anything
+        raise InvalidInputError(f"mlflow.{flavor} cannot load it: {told(error)}") from error
+
+
 def _logged_answer(document: Any, flavor: str) -> Answer:
-    if flavor == "onnx":
+    if flavor in ("onnx", "pytorch"):
         return "probability"
     said = document.flavors["python_function"].get("predict_fn", "predict")
     return "probability" if said == "predict_proba" else "label"
@@ -108,6 +118,14 @@ def _packaged(
     if flavor == "onnx":
         exact = _SINGLE if tolerance is None else tolerance
         return Model.onnx(native.SerializeToString(), inputs, target=target, tolerance=exact)
+    if flavor == "pytorch":
+        made = Model.torch(native, inputs, target=target, rows=rows, tolerance=tolerance)
+        if (reason := made.specification.options.get("not_converted")) is not None:
+            raise InvalidInputError(
+                f"It is not converted to ONNX: {reason}",
+                hint="Serve it in a process of its own: the setting confined_models.",
+            )
+        return made
     if flavor == "xgboost":
         return Model.xgboost(native, inputs, target=target)
     return Model.lightgbm(getattr(native, "booster_", native), inputs, target=target)
