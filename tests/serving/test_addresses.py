@@ -7,7 +7,8 @@ import pytest
 
 NOBODYS = [
     "/v2x", "/v2x/models/rides", "/versionx", "/endpointsx", "/v1/modelsx", "/v1/modelsx/rides", "/v1",
-    "/v1/", "/v1/endpointsx/rides", "/invocationsx", "/serving-endpointsx", "/openapi.jsonx", "/V2", "/v3/models",
+    "/v1/", "/v1/endpointsx/rides", "/invocationsx", "/serving-endpointsx", "/openapi.jsonx", "/V2",
+    "/v3/models",
 ]  # fmt: skip
 
 
