@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trimtab.errors import InvalidInputError, TooLargeError, TrimtabError, UnavailableError
 from trimtab.server import datasets, journal, loops, mlflow, models, status
 from trimtab.server.errors import answer_to, install_error_handlers
+from trimtab.server.inherited_server import InheritedServer
 from trimtab.server.mlflow.protocol import BODY
 from trimtab.serving.access import Access, access_for, check_binding, check_origin, token_hashes
-from trimtab.serving.inherited_server import InheritedServer
 from trimtab.serving.listener import listen
 from trimtab.workspace import Workspace
 
