@@ -114,7 +114,8 @@ def compare(bench: Bench) -> None:
     """All parts that were asked for."""
     subject, parts = bench.subject, bench.chosen.parts
     rows, batches = ("row", "plain"), ("batch", "plain batch", "binary")
-    everybody = [ours(subject, "onnx"), bare(subject, "onnx"), bare(subject, "none"), *bench.peers]
+    limits = [bare(subject, "onnx"), bare(subject, "none"), bare(subject, "onnx", "own")]
+    everybody = [ours(subject, "onnx"), *limits, *bench.peers]
     wanted = (*(rows if "rows" in parts else ()), *(batches if "batches" in parts else ()))
     if wanted:
         bench.part("Scaler and logistic regression, one worker", "one worker", everybody, wanted, 1)

@@ -1,9 +1,9 @@
-"""The limits: Granian with as little behind it as can be, and no log, no checks and no routes.
+"""The limits: an HTTP server with as little behind it as can be, and no log, no checks and no routes.
 
-    python bare.py PORT WORKERS none|onnx|trees [MODEL]
+    python bare.py PORT WORKERS granian|own none|onnx|trees [MODEL]
 
-"none" answers always the same; the others decode the JSON of the Open Inference Protocol, run the model and
-answer in the same protocol. At /binary the tensor's bytes follow the JSON.
+"own" is the gateway's HTTP. "none" answers always the same; the others decode the JSON of the Open Inference
+Protocol, run the model and answer in the same protocol. At /binary the tensor's bytes follow the JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from granian.constants import HTTPModes
 from granian.server.embed import Server
 from numpy.typing import NDArray
 
+from trimtab.serving.http_messages import Message, Response
+from trimtab.serving.http_server import HttpServer
 from trimtab.serving.listener import BACKLOG, listen
 
 HEADERS = [("content-type", "application/json")]
@@ -102,52 +105,73 @@ def trees(path: str) -> tuple[Score, Callable[[NDArray[np.float64]], Any]]:
     return listed, model.matrix
 
 
-def application(kind: str, path: str) -> Any:
-    """What Granian calls."""
+def answerer(kind: str, path: str) -> Callable[[str, Any, bytes], bytes]:
+    """What makes an answer out of a request's path, headers and body."""
     if kind == "none":
-
-        async def nothing(scope: Any, channel: Any) -> None:
-            await channel()
-            channel.response_bytes(200, HEADERS, b'{"predictions":[0.5]}')
-
-        return nothing
-
+        return lambda path, headers, body: b'{"predictions":[0.5]}'
     score, matrix = (onnx if kind == "onnx" else trees)(path)
     decode = msgspec.json.Decoder(Asked).decode
     encode = msgspec.json.Encoder().encode
 
-    async def answer(scope: Any, channel: Any) -> None:
-        body = await channel()
-        if scope.path == "/binary":
-            length = int(scope.headers.get("inference-header-content-length"))
+    def answer(path: str, headers: Any, body: bytes) -> bytes:
+        if path == "/binary":
+            length = int(headers.get("inference-header-content-length"))
             shape = decode(body[:length]).inputs[0].shape
             rows = np.frombuffer(body, "<f8", offset=length).reshape(shape)
-            raw = matrix(rows).tobytes()
+            raw: bytes = matrix(rows).tobytes()
             head = encode({"outputs": [{"name": "p", "parameters": {"binary_data_size": len(raw)}}]})
-            channel.response_bytes(200, HEADERS, head + raw)
-            return
+            return head + raw
         tensor = decode(body).inputs[0]
         made = score(tensor.data, tensor.shape)
-        channel.response_bytes(
-            200, HEADERS, encode(Said("bench", [Output("probability", [len(made)], "FP64", made)]))
-        )
+        return encode(Said("bench", [Output("probability", [len(made)], "FP64", made)]))
 
     return answer
 
 
-async def serve(handle: int, kind: str, path: str) -> None:
+class OverHttpServer:
+    """The same over the gateway's own HTTP."""
+
+    def __init__(self, answer: Callable[[str, Any, bytes], bytes]) -> None:
+        self._answer = answer
+
+    def objection(self, message: Message) -> None:
+        """Nothing is refused."""
+
+    def body_objection(self, size: int) -> None:
+        """Nothing is refused."""
+
+    async def respond(self, message: Message) -> Response:
+        """The answer."""
+        return Response(200, self._answer(message.path, message.headers, message.body))
+
+
+async def serve(handle: int, http: str, answer: Callable[[str, Any, bytes], bytes]) -> None:
     """Answer until SIGTERM."""
     # As the gateway's workers have it, so that this is no difference between them.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    server = InheritedServer(application(kind, path), handle)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
-    await server.serve()
+    loop = asyncio.get_running_loop()
+    if http == "own":
+        stopping = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        server = HttpServer(OverHttpServer(answer), socket.socket(fileno=handle))
+        server.start()
+        await stopping.wait()
+        await server.stop(1)
+        return
+
+    async def application(scope: Any, channel: Any) -> None:
+        body = await channel()
+        channel.response_bytes(200, HEADERS, answer(scope.path, scope.headers, body))
+
+    granian = InheritedServer(application, handle)
+    loop.add_signal_handler(signal.SIGTERM, granian.stop)
+    await granian.serve()
 
 
 def main() -> None:
-    port, workers, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    path = sys.argv[4] if len(sys.argv) > 4 else ""
+    port, workers, http, kind = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    path = sys.argv[5] if len(sys.argv) > 5 else ""
     listener = listen("127.0.0.1", port, who="bare server", option="PORT")
     handle = listener.detach()
     others: list[int] = []
@@ -158,7 +182,7 @@ def main() -> None:
             break
         others.append(other)
     try:
-        asyncio.run(serve(handle, kind, path))
+        asyncio.run(serve(handle, http, answerer(kind, path)))
     finally:
         for other in others:
             os.kill(other, signal.SIGTERM)

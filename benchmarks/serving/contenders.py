@@ -123,12 +123,14 @@ def ours(subject: Subject, model: str) -> Contender:
     )
 
 
-def bare(subject: Subject, model: str) -> Contender:
-    """Granian with the model and nothing else, or ("none") with nothing."""
+def bare(subject: Subject, model: str, http: str = "granian") -> Contender:
+    """An HTTP server with the model and nothing else, or ("none") with nothing. `http`: "granian", or "own",
+    the gateway's."""
     from importlib.metadata import version
 
     row, batch = subject.matrix[:1], subject.matrix
     name = {"onnx": LIMIT, "trees": LIMIT_TREES, "none": NOTHING}[model]
+    name = name if http == "granian" else f"{name} on our HTTP"
     behind = "none" if model == "none" else str(subject.model_file(model))
     others: dict[str, Question] = {}
     if model != "none":
@@ -138,12 +140,12 @@ def bare(subject: Subject, model: str) -> Contender:
         }
     return Contender(
         name,
-        "bare Granian"
+        ("bare Granian" if http == "granian" else "our bare HTTP")
         + {"onnx": " + ONNX Runtime", "trees": " + LightGBM's C library", "none": ", no model"}[model],
         version("granian"),
         lambda port, workers: [
             *(sys.executable, str(BESIDE.with_name("bare.py"))),
-            *(str(port), str(workers), model, behind),
+            *(str(port), str(workers), http, model, behind),
         ],
         open_inference(row),
         others,
