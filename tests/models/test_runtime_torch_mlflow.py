@@ -17,9 +17,7 @@ from trimtab.models.registry import Registry
 from trimtab.models.runtimes.predictor import load_predictor
 from trimtab.workspace import Workspace
 
-torch: Any = pytest.importorskip(
-    "torch", reason="the extra torch is not installed (PyTorch's build for CPUs)"
-)
+pytest.importorskip("torch", reason="the extra torch is not installed (PyTorch's build for CPUs)")
 pytest.importorskip("onnxscript", reason="the extra torch is not installed")
 pytest.importorskip("pandas", reason="the extra pyfunc is not installed")
 
