@@ -23,6 +23,7 @@ from trimtab.config import STATE_FOLDER, load_settings
 from trimtab.models.confined.confinement import Confinement
 from trimtab.serving.access import access_for
 from trimtab.serving.application import Gateway
+from trimtab.serving.freed_memory import keep_freed_memory
 from trimtab.serving.grpc_port import load_grpc
 from trimtab.serving.http_server import HttpServer
 from trimtab.serving.loaded_endpoints import ModelShelf
@@ -147,6 +148,7 @@ def main() -> None:
     # A request makes hundreds of objects and no cycle, so there is no use in looking for cycles often.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    keep_freed_memory()
     worker = Worker(asked.project, asked.host, asked.port, asked.socket, grpc_port=asked.grpc_port)
     asyncio.run(worker.serve())
 
