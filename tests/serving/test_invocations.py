@@ -63,6 +63,24 @@ def test_csv_is_taken_with_a_header(client: httpx.Client, plain: float, kind: st
     assert found.json() == {"predictions": [plain] * 2}
 
 
+@pytest.mark.parametrize("accept", ["text/csv", "text/csv;q=0.9, */*", "Application/CSV"])
+def test_who_accepts_csv_is_answered_with_a_prediction_a_line(
+    client: httpx.Client, plain: float, accept: str
+) -> None:
+    found = client.post(PATH, json={"instances": [ROW] * 2}, headers={"accept": accept})
+    assert found.headers["content-type"].startswith("text/csv")
+    assert found.headers["trimtab-prediction-id"]
+    assert found.text == f"{plain!r}\n" * 2
+    wrong = client.post(PATH, json={"instances": 5}, headers={"accept": accept})
+    assert wrong.json()["error_code"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json, text/csv", "", ";", "text/plain"])
+def test_everybody_else_is_answered_with_json(client: httpx.Client, plain: float, accept: str) -> None:
+    found = client.post(PATH, json={"instances": [ROW]}, headers={"accept": accept})
+    assert found.json() == {"predictions": [plain]}
+
+
 def test_a_large_body_is_answered_in_its_order(client: httpx.Client) -> None:
     rows = 20_000
     lines = [f"{row % 11}.25,{('winter', 'summer')[row % 2]},{row % 3 == 0}" for row in range(rows)]

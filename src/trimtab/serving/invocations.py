@@ -8,8 +8,9 @@
 
 A body is JSON with one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, or CSV with a
 header (`text/csv`, `application/csv`; without one if the content type says `header=absent`). The answer is
-{"predictions": [...]}; the header Trimtab-Prediction-Id names it in feedback, with ".ROW" behind it where
-there are several rows. The request's header Trimtab-Key keeps a caller with one version. `params` are
+{"predictions": [...]}, or one prediction a line where a request's header Accept begins with text/csv, as
+SageMaker's clients may ask; the header Trimtab-Prediction-Id names it in feedback, with ".ROW" behind it
+where there are several rows. The request's header Trimtab-Key keeps a caller with one version. `params` are
 ignored, as MLflow does for a model that has none. Errors are {"error_code", "message"}.
 
 How values are read is told in `trimtab.serving.coercion`. What differs from `mlflow models serve` beside
@@ -26,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 from collections.abc import Callable
 from importlib.metadata import version as package_version
 from typing import Any
@@ -152,6 +154,10 @@ async def _invoke(request: Request, name: str | None) -> Response:
     if ignored:
         names = ",".join(quote(each) for each in ignored)
         headers = (*headers, (IGNORED_COLUMNS, names[:_LONGEST_HEADER]))
+    accepted = request.headers.get("accept")
+    if accepted is not None and re.split("[,;]", accepted, maxsplit=1)[0].strip().lower() in _CSV:
+        lines = "".join(f"{prediction!r}\n" for prediction in answer.predictions)
+        return Response(200, lines.encode(), headers, content_type="text/csv; charset=utf-8")
     return Response(200, _encode(Predictions(answer.predictions)), headers)
 
 
