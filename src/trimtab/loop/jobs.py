@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from trimtab.config import FILE_NAME
 from trimtab.data.datasets import Datasets
 from trimtab.data.profiles import Profile
 from trimtab.data.sources import Sources
@@ -28,7 +29,9 @@ from trimtab.loop.orders import (
     WatchOrder,
 )
 from trimtab.loop.records import get_applied
+from trimtab.models.confined.confinement import Confinement
 from trimtab.models.gate_evaluation import GatesRequest, judge
+from trimtab.models.runtimes.runtime import may_run_code
 from trimtab.models.specification import Specification, read_specification
 from trimtab.models.versions import DataVersion, VersionRecord
 from trimtab.monitoring.outcomes import LabelCounts
@@ -90,6 +93,8 @@ def _trained(workspace: Workspace, order: TrainOrder, result: PipelineResult) ->
     except (ModelCorruptError, NotFoundError, InvalidInputError):
         failure = f"the pipeline '{order.pipeline}' does not return a model; return one trimtab.Model"
         return TrainAnswer(run_id=result.run_id, failure=failure)
+    if failure := _not_served(workspace, order, specification):
+        return TrainAnswer(run_id=result.run_id, failure=failure)
     record = VersionRecord(
         signature=specification.signature,
         data=tuple(
@@ -109,6 +114,21 @@ def _trained(workspace: Workspace, order: TrainOrder, result: PipelineResult) ->
         target=specification.target,
         profile=_profile(workspace, order, record.features),
         record=record,
+    )
+
+
+def _not_served(workspace: Workspace, order: TrainOrder, specification: Specification) -> str:
+    """Why no gateway would serve the model, which would keep its cycle in its rollout; "" if one does."""
+    if not may_run_code(specification.runtime):
+        return ""
+    with workspace.read() as connection:
+        cycle = get_cycle(connection, order.cycle)
+        model = get_applied(connection, cycle.loop, cycle.declaration).declaration.model
+    if Confinement.of(workspace.settings).permits(model):
+        return ""
+    return (
+        "the model runs code of its own where it answers, which no gateway may run yet; "
+        f"allow it: confined_models = [\"{model}\"] in {FILE_NAME}"
     )
 
 
