@@ -1,4 +1,4 @@
-"""A model that changes under load: nobody is refused, and each answer is wholly of the version that it names."""
+"""A model that changes under load: nobody is refused, and each answer is wholly of the version it names."""
 
 from __future__ import annotations
 
