@@ -116,11 +116,13 @@ class SegmentWriter:
             self._known.clear()
             self.ended.set()
 
-    def sync(self) -> None:
+    def sync(self, *, measure: bool = True) -> None:
         """Bring what was appended to the disk itself, against a loss of power, and let go of segments that
-        have ended. Slow (up to a second on a busy disk), so it belongs in a thread of its own."""
+        have ended. Slow (up to a second on a busy disk), so it belongs in a thread of its own. `measure`:
+        look how much the folder holds."""
         self.ended.clear()
-        self._measure()
+        if measure:
+            self._measure()
         handle = self._handle
         if handle is not None and self._dirty:
             self._dirty = False
