@@ -16,6 +16,7 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -121,10 +122,15 @@ class Worker:
             self._loop.call_soon_threadsafe(self._writer.close)
 
     def _sync(self) -> None:
+        measured = 0.0
         while True:
             self._writer.ended.wait(SYNC_SECONDS)
+            # Large requests end many segments in a second, and a look at the folder is not needed after each.
+            measure = time.monotonic() - measured >= SYNC_SECONDS
+            if measure:
+                measured = time.monotonic()
             try:
-                self._writer.sync()
+                self._writer.sync(measure=measure)
             except OSError as error:
                 _log.error("the prediction log cannot be brought to the disk: %s", error)
 
