@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.serving.logged_rows import PredictionRow, logged_rows
 
 from trimtab.errors import InvalidInputError
 from trimtab.models.runtimes.predictor import Predictor
@@ -20,7 +21,6 @@ from trimtab.models.signature import Column, Output, Signature
 from trimtab.models.specification import Specification
 from trimtab.serving.frames import MatrixFrame, RowsFrame, scan
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
-from trimtab.serving.log_rows import PredictionRow, Unfolding
 from trimtab.serving.many_rows import ManyRows
 from trimtab.serving.options import DEFAULT, Options
 from trimtab.serving.prediction_ids import PredictionIds
@@ -84,7 +84,7 @@ class Scene:
         return asyncio.run(self.many.answer(asked, pinned or 0, pinned))
 
     def rows(self) -> list[PredictionRow]:
-        return Unfolding().rows(scan(self.written).frames).predictions
+        return logged_rows(self.written)
 
 
 def endpoint_of(*predictors: Predictor, sharing: bool = False, options: Options = DEFAULT) -> LoadedEndpoint:

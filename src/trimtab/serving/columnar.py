@@ -1,15 +1,16 @@
-"""From log rows to the columns of the Delta tables `predictions/ENDPOINT` and `feedback/ENDPOINT`."""
+"""From the log to the columns of the Delta tables `predictions/ENDPOINT` and `feedback/ENDPOINT`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from trimtab.serving.frames import ColumnKind, LabelFrame
-from trimtab.serving.log_rows import PredictionRow
+from trimtab.serving.log_columns import Cells, PredictionColumns, feature_plan, joined_cells
 
 PREDICTION_SCHEMA: dict[str, pl.DataType] = {
     "id": pl.String(),
@@ -55,63 +56,72 @@ def feedback_table(endpoint: str) -> str:
     return f"feedback/{endpoint}"
 
 
-def prediction_columns(rows: Sequence[PredictionRow]) -> pl.DataFrame:
+def prediction_columns(parts: Sequence[PredictionColumns]) -> pl.DataFrame:
     """The rows of one endpoint, in their order."""
-    encode = msgspec.json.Encoder().encode
-    frame = pl.DataFrame(
-        {
-            "id": [row.id for row in rows],
-            "at": [row.at for row in rows],
-            "version": [row.entry.versions[row.arm] for row in rows],
-            "generation": [row.entry.generation for row in rows],
-            "role": [row.entry.roles[row.arm] for row in rows],
-            "key": [row.key for row in rows],
-            "prediction": [row.answer for row in rows],
-            "scores": [
-                encode(dict(zip(map(str, row.entry.versions), row.scores, strict=True))).decode()
-                for row in rows
-            ],
-            "took_us": [row.took for row in rows],
-        },
-        schema_overrides={**PREDICTION_SCHEMA, "at": pl.Int64()},
-    ).with_columns(pl.from_epoch("at", time_unit="us").dt.replace_time_zone("UTC"))
-    return frame.hstack(list(feature_columns(rows, reserved=PREDICTION_SCHEMA)))
-
-
-def feature_columns(rows: Sequence[PredictionRow], *, reserved: Collection[str] = ()) -> pl.DataFrame:
-    """The features of rows that may have come over several routes. What a version takes as another kind of
-    value than an earlier one stands in a column of its own, named with the kind behind it."""
-    kinds: dict[str, ColumnKind] = {}
-    plans: dict[int, list[tuple[str, int]]] = {}
-    for entry in {id(row.entry): row.entry for row in rows}.values():
-        plans[id(entry)] = [
-            (_named(name, kind, kinds, reserved), place)
-            for place, (name, kind) in enumerate(zip(entry.columns, entry.kinds, strict=True))
+    counts = [len(part) for part in parts]
+    answers = np.concatenate([part.answer for part in parts])
+    columns = [
+        pl.Series("id", [id for part in parts for id in part.ids()], dtype=pl.String),
+        _times("at", np.concatenate([part.at for part in parts])),
+        pl.Series("version", np.concatenate([part.version for part in parts])),
+        pl.Series("generation", np.repeat([part.entry.generation for part in parts], counts)),
+        pl.Series("role", [role for part in parts for role in _roles(part)], dtype=pl.String),
+        pl.Series("key", [key for part in parts for key in part.keys or [None] * len(part)], dtype=pl.String),
+        pl.Series("prediction", answers, nan_to_null=True),
+        pl.Series("scores", [said for part in parts for said in _scores(part)], dtype=pl.String),
+        pl.Series("took_us", np.concatenate([part.took for part in parts])),
+    ]
+    kinds, plans = feature_plan([part.entry for part in parts], PREDICTION_SCHEMA)
+    for name, kind in kinds.items():
+        cells = [
+            part.values[plan.index(name)] if name in plan else None
+            for part, plan in zip(parts, plans, strict=True)
         ]
-    cells: dict[str, list[Any]] = {name: [None] * len(rows) for name in kinds}
-    for number, row in enumerate(rows):
-        for name, place in plans[id(row.entry)]:
-            cells[name][number] = row.values[place]
-    return pl.DataFrame([_series(name, kind, cells[name]) for name, kind in kinds.items()])
+        columns.append(_series(name, kind, joined_cells(kind, cells, counts), sum(counts)))
+    return pl.DataFrame(columns)
+
+
+def _roles(part: PredictionColumns) -> list[str]:
+    roles = part.entry.roles
+    return [*roles] * len(part) if len(roles) == 1 else [roles[arm] for arm in part.arm.tolist()]
+
+
+def _scores(part: PredictionColumns) -> list[str]:
+    """As JSON what each version said, in the form of msgspec, for all rows of a version at once."""
+    said = []
+    for version, scores in zip(part.entry.versions, part.scores, strict=True):
+        numbers = msgspec.json.encode(scores.tolist()).decode()[1:-1].split(",")
+        said.append([f'"{version}":{number}' for number in numbers])
+    return [f"{{{one}}}" for one in (said[0] if len(said) == 1 else map(",".join, zip(*said, strict=True)))]
+
+
+def _series(name: str, kind: ColumnKind, cells: Cells, rows: int) -> pl.Series:
+    if cells is None:
+        return pl.Series(name, [None] * rows, dtype=_TYPES[kind])
+    if isinstance(cells, np.ndarray):
+        return pl.Series(name, cells, nan_to_null=True)
+    return pl.Series(name, cells, dtype=_TYPES[kind])
+
+
+def _times(name: str, microseconds: Sequence[int | None] | NDArray[np.int64]) -> pl.Series:
+    return pl.Series(name, microseconds, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
 def feedback_columns(labels: Sequence[LabelFrame]) -> pl.DataFrame:
     """The labels of one endpoint, in their order."""
-    frame = pl.DataFrame(
-        {
-            "id": [label.id for label in labels],
-            "key": [label.key for label in labels],
-            "at": [label.at for label in labels],
-            "received_at": [label.received for label in labels],
-            "label": [None if isinstance(label.label, str) else float(label.label) for label in labels],
-            "label_text": [label.label if isinstance(label.label, str) else None for label in labels],
-        },
-        schema_overrides={**FEEDBACK_SCHEMA, "at": pl.Int64(), "received_at": pl.Int64()},
+    values = [label.label for label in labels]
+    numbers = [None if isinstance(value, str) else float(value) for value in values]
+    texts = [value if isinstance(value, str) else None for value in values]
+    return pl.DataFrame(
+        [
+            pl.Series("id", [label.id for label in labels], dtype=pl.String),
+            pl.Series("key", [label.key for label in labels], dtype=pl.String),
+            _times("at", [label.at for label in labels]),
+            _times("received_at", [label.received for label in labels]),
+            pl.Series("label", numbers, dtype=pl.Float64),
+            pl.Series("label_text", texts, dtype=pl.String),
+        ]
     )
-    times = [
-        pl.from_epoch(name, time_unit="us").dt.replace_time_zone("UTC") for name in ("at", "received_at")
-    ]
-    return frame.with_columns(times)
 
 
 def fitted(rows: pl.DataFrame, standing: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -123,28 +133,3 @@ def fitted(rows: pl.DataFrame, standing: Mapping[str, pl.DataType]) -> pl.DataFr
             if name in standing and standing[name] != dtype
         }
     )
-
-
-def _named(name: str, kind: ColumnKind, kinds: dict[str, ColumnKind], reserved: Collection[str]) -> str:
-    if name in reserved:
-        name = f"feature_{name}"
-    if kinds.setdefault(name, kind) != kind:
-        name = f"{name}__{kind}"
-        kinds[name] = kind
-    return name
-
-
-def _series(name: str, kind: ColumnKind, values: list[Any]) -> pl.Series:
-    """A column of one type; a value that is not of the kind (only versions on trial may get one) is null."""
-    match kind:
-        case "number":
-            values = [float(v) if type(v) in (int, float) else None for v in values]
-        case "integer":
-            values = [
-                int(v) if type(v) is int or (type(v) is float and v.is_integer()) else None for v in values
-            ]
-        case "boolean":
-            values = [v if type(v) is bool else None for v in values]
-        case "text":
-            values = [v if type(v) is str else None for v in values]
-    return pl.Series(name, values, dtype=_TYPES[kind])

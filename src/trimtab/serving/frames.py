@@ -151,19 +151,33 @@ class Scan(msgspec.Struct, frozen=True):
 
 def scan(data: bytes, start: int = 0) -> Scan:
     """All whole frames of `data` from `start` on."""
-    frames: list[Frame] = []
+    found = bodies(data, start)
+    return Scan([_decoder.decode(body) for body in found.bodies], found.end, found.damaged)
+
+
+class Bodies(msgspec.Struct, frozen=True):
+    """The same, not decoded yet."""
+
+    bodies: list[memoryview]
+    end: int
+    damaged: bool
+
+
+def bodies(data: bytes, start: int = 0) -> Bodies:
+    """The bodies of all whole frames of `data` from `start` on."""
+    found: list[memoryview] = []
     position, size = start, len(data)
     view = memoryview(data)
     while size - position >= HEADER.size:
         length, crc = HEADER.unpack_from(data, position)
         if not 0 < length <= LARGEST:
-            return Scan(frames, position, True)
+            return Bodies(found, position, True)
         stop = position + HEADER.size + length
         if stop > size:
             break
         body = view[position + HEADER.size : stop]
         if _crc(body) != crc:
-            return Scan(frames, position, stop < size)
-        frames.append(_decoder.decode(body))
+            return Bodies(found, position, stop < size)
+        found.append(body)
         position = stop
-    return Scan(frames, position, False)
+    return Bodies(found, position, False)

@@ -6,22 +6,22 @@ The transaction also moves the segments' offsets on, so that a kill neither lose
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
-import polars as pl
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import delete, insert, select, update
 
-from trimtab.data.profiles import Profile
+from trimtab.data.profiles import FeatureProfile, Profile
 from trimtab.errors import ConflictError, InvalidInputError
 from trimtab.monitoring.live_profiles import ANSWER, LATENCY, count_service, merge_profile
-from trimtab.monitoring.outcomes import LabelRecord, PredictionRecord, record_labels, record_predictions
-from trimtab.serving.columnar import feature_columns
-from trimtab.serving.frames import FailureFrame, LabelFrame
-from trimtab.serving.log_rows import LogRows, PredictionRow
+from trimtab.monitoring.outcomes import Answered, LabelRecord, record_answers, record_labels
+from trimtab.serving.frames import ColumnKind, FailureFrame, LabelFrame
+from trimtab.serving.log_columns import Cells, LogContent, PredictionColumns, feature_plan
 from trimtab.serving.schema import log_segments_table as log_segments
 from trimtab.store.database import Transaction
 from trimtab.store.types import from_microseconds
@@ -39,7 +39,7 @@ class Piece(msgspec.Struct, frozen=True):
     folder: str
     start: int
     end: int
-    rows: LogRows
+    content: LogContent
 
 
 class OffsetMovedError(ConflictError):
@@ -71,20 +71,21 @@ class Batch:
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
-        rows = [row for piece in pieces for row in piece.rows.predictions]
-        labels = [label for piece in pieces for label in piece.rows.labels]
-        failures = [failure for piece in pieces for failure in piece.rows.failures]
-        self.size = len(rows) + len(labels)
-        self._predictions = list(map(_prediction, rows))
+        parts = [part for piece in pieces for part in piece.content.predictions]
+        labels = [label for piece in pieces for label in piece.content.labels]
+        failures = [failure for piece in pieces for failure in piece.content.failures]
+        self.size = sum(map(len, parts)) + len(labels)
+        self._predictions = list(map(_answered, parts))
         self._labels = list(map(_label, filter(_is_number, labels)))
-        self._buckets = list(_buckets(rows))
-        self._service = _service(rows, failures)
+        self._buckets = list(_buckets(parts))
+        self._service = _service(parts, failures)
 
     def index(self, tx: Transaction) -> None:
         """Index all pieces, each from where its segment's index ends; raises OffsetMovedError otherwise."""
         for piece in self.pieces:
             _advance(tx, piece)
-        record_predictions(tx, self._predictions)
+        for part in self._predictions:
+            record_answers(tx, part)
         record_labels(tx, self._labels)
         for bucket in self._buckets:
             bucket.merge(tx)
@@ -92,28 +93,59 @@ class Batch:
             count_service(tx, endpoint, day, requests=requests, failures=failures)
 
 
-def _buckets(rows: Sequence[PredictionRow]) -> Iterator[_Bucket]:
-    grouped: dict[tuple[str, int, int], list[PredictionRow]] = defaultdict(list)
-    for row in rows:
-        grouped[row.entry.endpoint, row.entry.versions[row.arm], row.at // _DAY].append(row)
-    for (endpoint, version, day), some in grouped.items():
-        # Not with_columns, which wakes a thread pool for a millisecond.
-        frame = feature_columns(some, reserved={ANSWER, LATENCY}).hstack(
-            [
-                pl.Series(ANSWER, [row.answer for row in some], dtype=pl.Float64),
-                pl.Series(LATENCY, [row.took / 1000 for row in some], dtype=pl.Float64),
-            ]
-        )
-        yield _Bucket(endpoint, version, from_microseconds(day * _DAY), len(some), Profile.of(frame))
+def _buckets(parts: Sequence[PredictionColumns]) -> Iterator[_Bucket]:
+    by_endpoint: dict[str, list[PredictionColumns]] = defaultdict(list)
+    for part in parts:
+        by_endpoint[part.entry.endpoint].append(part)
+    found: dict[tuple[str, int, int], list[Profile]] = defaultdict(list)
+    for endpoint, mine in by_endpoint.items():
+        kinds, plans = feature_plan([part.entry for part in mine], (ANSWER, LATENCY))
+        for part, plan in zip(mine, plans, strict=True):
+            day, version = part.at // _DAY, part.version
+            for one in np.unique(day).tolist():
+                for answering in np.unique(version[day == one]).tolist():
+                    rows = np.flatnonzero((day == one) & (version == answering))
+                    found[endpoint, answering, one].append(_profile(part, plan, kinds, rows))
+    for (endpoint, answering, one), profiles in found.items():
+        profile = Profile.merged(profiles)
+        yield _Bucket(endpoint, answering, from_microseconds(one * _DAY), profile.rows, profile)
+
+
+def _profile(
+    part: PredictionColumns, plan: Sequence[str], kinds: Mapping[str, ColumnKind], rows: NDArray[np.int64]
+) -> Profile:
+    whole = rows.size == len(part)
+    features = {}
+    for name, cells in zip(plan, part.values, strict=True):
+        if not whole and cells is not None:
+            cells = cells[rows] if isinstance(cells, np.ndarray) else [cells[row] for row in rows.tolist()]
+        features[name] = _feature(kinds[name], cells, rows.size)
+    features[ANSWER] = FeatureProfile.of_numbers(part.answer[rows])
+    features[LATENCY] = FeatureProfile.of_numbers(part.took[rows] / 1000)
+    return Profile(int(rows.size), features)
+
+
+def _feature(kind: ColumnKind, cells: Cells, rows: int) -> FeatureProfile:
+    if kind in ("number", "integer"):
+        numbers = np.full(rows, np.nan) if cells is None else np.asarray(cells, dtype=np.float64)
+        return FeatureProfile.of_numbers(numbers)
+    found: Counter[Any] = Counter(cells) if cells is not None else Counter({None: rows})
+    missing = found.pop(None, 0)
+    if kind == "boolean":
+        return FeatureProfile.of_booleans(found[True], found[False], missing)
+    return FeatureProfile.of_words(found, missing)
 
 
 def _service(
-    rows: Sequence[PredictionRow], failures: Sequence[FailureFrame]
+    parts: Sequence[PredictionColumns], failures: Sequence[FailureFrame]
 ) -> dict[tuple[str, datetime], tuple[int, int]]:
     """Requests, and how many of them the gateway failed, by endpoint and day. A version on trial that fails
     to score costs its caller nothing and counts in the rollout's own numbers."""
-    asked = {(row.entry.endpoint, row.at // _DAY, row.id.partition(".")[0]) for row in rows}
-    answered = Counter((endpoint, day) for endpoint, day, _ in asked)
+    answered: Counter[tuple[str, int]] = Counter()
+    for part in parts:
+        days, requests = np.unique(part.requests() // _DAY, return_counts=True)
+        for day, count in zip(days.tolist(), requests.tolist(), strict=True):
+            answered[part.entry.endpoint, day] += count
     failed = Counter((each.endpoint, each.at // _DAY) for each in failures if each.version is None)
     return {
         (endpoint, from_microseconds(day * _DAY)): (
@@ -124,20 +156,22 @@ def _service(
     }
 
 
-def _prediction(row: PredictionRow) -> PredictionRecord:
-    return PredictionRecord(
-        id=row.id,
-        endpoint=row.entry.endpoint,
-        at=row.at,
-        key=row.key,
-        version=row.entry.versions[row.arm],
-        answer=_finite(row.answer),
-        scores=dict(zip(row.entry.versions, map(_finite, row.scores), strict=True)),
+def _answered(part: PredictionColumns) -> Answered:
+    versions = part.entry.versions
+    return Answered(
+        part.entry.endpoint,
+        part.heads,
+        part.counts,
+        part.at,
+        part.version,
+        _finite(part.answer),
+        {} if len(versions) == 1 else dict(zip(versions, map(_finite, part.scores), strict=True)),
+        part.keys,
     )
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isinf(values), np.nan, values)
 
 
 def _is_number(label: LabelFrame) -> bool:
@@ -162,7 +196,7 @@ def _advance(tx: Transaction, piece: Piece) -> None:
     ).scalar_one_or_none()
     if (standing or 0) != piece.start:
         raise OffsetMovedError(f"The segment {piece.segment} is indexed up to {standing}, not {piece.start}.")
-    rows, labels = len(piece.rows.predictions), len(piece.rows.labels)
+    rows, labels = piece.content.rows, len(piece.content.labels)
     if standing is None:
         tx.execute(
             insert(log_segments).values(

@@ -22,7 +22,7 @@ import msgspec
 
 from trimtab.errors import StorageFullError, UnavailableError
 from trimtab.serving import log_folder
-from trimtab.serving.frames import EntryFrame, Scan, encoded, scan
+from trimtab.serving.frames import Bodies, EntryFrame, Scan, bodies, encoded, scan
 
 SUFFIX = ".seg"
 FOLDER = log_folder.FOLDER
@@ -200,6 +200,17 @@ class Segment:
             file.seek(start)
             found = scan(file.read())
         return Scan(found.frames, found.end + start, found.damaged)
+
+    def bodies(self, start: int = 0, *, most: int = LARGEST_SEGMENT) -> Bodies:
+        """The same, not decoded yet; about so many bytes at the `most`, but one frame at least."""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            data = file.read(most)
+            found = bodies(data)
+            while not (found.bodies or found.damaged) and (more := file.read(most)):
+                data += more
+                found = bodies(data)
+        return Bodies(found.bodies, found.end + start, found.damaged)
 
     def orphaned(self) -> bool:
         """Whether nobody writes to it any more. Once true, always true."""

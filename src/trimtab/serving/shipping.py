@@ -30,7 +30,7 @@ from trimtab.serving.columnar import (
 from trimtab.serving.endpoints import demand_flush
 from trimtab.serving.frames import LabelFrame
 from trimtab.serving.indexing import Batch, OffsetMovedError, Piece
-from trimtab.serving.log_rows import PredictionRow, Unfolding
+from trimtab.serving.log_columns import PredictionColumns, Unfolding, read_logged
 from trimtab.serving.schema import log_segments_table as log_segments
 from trimtab.serving.segments import FOLDER, Segment, remove_drafts, segments
 from trimtab.serving.shipper_lock import ShipperLock
@@ -40,8 +40,9 @@ from trimtab.workspace import Workspace
 if TYPE_CHECKING:
     from trimtab.store.tables import Tables
 
-MOST_ROWS = 20_000
-"""Rows after which an indexing transaction takes no further segment."""
+MOST_BYTES = 4 * 2**20
+"""Bytes of segments after which an indexing transaction takes no more, which bounds the memory that a burst
+of predictions takes."""
 
 TRIES = 4
 COMPACT_EVERY = 32
@@ -114,13 +115,15 @@ class Shipper:
         for gone in self._readings.keys() - {segment.id for segment in found}:
             del self._readings[gone]
         for segment in found:
-            piece = self._read(workspace, segment)
-            if piece is not None:
+            while (piece := self._read(workspace, segment)) is not None:
                 pieces.append(piece)
-                pending += len(piece.rows.predictions) + len(piece.rows.labels)
-            if pending >= MOST_ROWS:
-                indexed += self._commit(workspace, pieces)
-                pieces, pending = [], 0
+                pending += piece.end - piece.start
+                whole = piece.end >= segment.size()
+                if pending >= MOST_BYTES or not whole:
+                    indexed += self._commit(workspace, pieces)
+                    pieces, pending = [], 0
+                if whole:
+                    break
         return indexed + self._commit(workspace, pieces, also)
 
     def _read(self, workspace: Workspace, segment: Segment) -> Piece | None:
@@ -131,7 +134,7 @@ class Shipper:
         if segment.size() <= reading.offset:
             return None
         try:
-            found = segment.read(reading.offset)
+            found = segment.bodies(reading.offset, most=MOST_BYTES)
         except FileNotFoundError:  # shipped meanwhile
             return None
         if found.end == reading.offset:
@@ -142,7 +145,7 @@ class Shipper:
             str(self._folder),
             reading.offset,
             found.end,
-            reading.unfolding.rows(found.frames),
+            reading.unfolding.columns(read_logged(found.bodies)),
         )
 
     @staticmethod
@@ -151,7 +154,7 @@ class Shipper:
             query = select(log_segments.c.indexed).where(log_segments.c.id == segment.id)
             reading = _Reading(connection.execute(query).scalar_one_or_none() or 0)
         if reading.offset and segment.size():
-            reading.unfolding.learn(segment.read().frames)
+            reading.unfolding.learn(read_logged(segment.bodies().bodies))
         return reading
 
     def _commit(self, workspace: Workspace, pieces: list[Piece], also: Write | None = None) -> int:
@@ -172,13 +175,13 @@ class Shipper:
     def _ship(self, workspace: Workspace, segment: Segment) -> bool:
         """Bring a segment to its tables and delete it; False if its index does not reach its end yet."""
         if not self._shipped(workspace, segment):
-            found = segment.read()
+            found = segment.bodies()
             reading = self._readings.get(segment.id)
             if found.end and (reading is None or reading.offset < found.end):
                 return False
-            rows = Unfolding().rows(found.frames)
-            _append_predictions(workspace.tables, segment, rows.predictions)
-            _append_feedback(workspace.tables, segment, rows.labels)
+            content = Unfolding().columns(read_logged(found.bodies))
+            _append_predictions(workspace.tables, segment, content.predictions)
+            _append_feedback(workspace.tables, segment, content.labels)
             if found.damaged:
                 kept = segment.path.with_suffix(".damaged")
                 kept.unlink(missing_ok=True)
@@ -201,10 +204,10 @@ def _mark_shipped(tx: Transaction, segment: Segment) -> None:
     )
 
 
-def _append_predictions(tables: Tables, segment: Segment, rows: list[PredictionRow]) -> None:
-    by_endpoint: dict[str, list[PredictionRow]] = defaultdict(list)
-    for row in rows:
-        by_endpoint[row.entry.endpoint].append(row)
+def _append_predictions(tables: Tables, segment: Segment, parts: list[PredictionColumns]) -> None:
+    by_endpoint: dict[str, list[PredictionColumns]] = defaultdict(list)
+    for part in parts:
+        by_endpoint[part.entry.endpoint].append(part)
     for endpoint, some in by_endpoint.items():
         _append(tables, prediction_table(endpoint), prediction_columns(some), segment)
 
