@@ -282,6 +282,29 @@ def test_what_is_received_has_one_limit_for_all_together(monkeypatch: pytest.Mon
     assert held == 0
 
 
+def test_what_is_being_answered_counts_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "BODIES_HELD", 1500)
+
+    async def crowded() -> tuple[bytes, int, int]:
+        async with serving() as (echo, server, port):
+            _, gone = await asyncio.open_connection("127.0.0.1", port)
+            gone.write(post(b"a" * 999, path=b"/gate") + post(b"a" * 999, path=b"/gate"))
+            await until(server, lambda: server.held == 2 * 999)
+            refused = await said_to(port, last(post(b"b")))
+            gone.close()
+            assert echo.gate is not None
+            echo.gate.cancel()
+            await until(server, lambda: not server.connections)
+            held = server.held
+            answer = await said_to(port, last(post(b"b")))
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            return refused, held, server.held
+
+    refused, held, after = asyncio.run(crowded())
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert (held, after) == (0, 0)
+
+
 def test_a_request_whose_caller_is_gone_is_not_computed_on() -> None:
     async def gone() -> Echo:
         async with serving() as (echo, server, port):
@@ -337,6 +360,24 @@ def test_who_waits_for_a_place_gets_that_of_one_who_says_nothing() -> None:
             return await said_to(port, last(GET))
 
     assert asyncio.run(crowded()).startswith(b"HTTP/1.1 200 ")
+
+
+def test_servers_on_one_socket_take_turns() -> None:
+    async def shared() -> list[int]:
+        with listen("127.0.0.1", 0, who="test", option="") as listener:
+            servers = [HttpServer(Echo(), listener.dup(), shared=True) for _ in range(2)]
+            for server in servers:
+                server.start()
+            clients = [await asyncio.open_connection(*listener.getsockname()) for _ in range(40)]
+            await until(servers[0], lambda: sum(len(server.connections) for server in servers) == 40)
+            found = [len(server.connections) for server in servers]
+            for _, writer in clients:
+                writer.close()
+            for server in servers:
+                await server.stop(5)
+        return found
+
+    assert min(asyncio.run(shared())) > 5
 
 
 def test_a_server_that_stops_answers_what_it_has_begun() -> None:

@@ -43,6 +43,10 @@ LOOK_SECONDS = 1.0
 
 QUIET_SECONDS = 0.1
 
+TURN_SECONDS = 0.0005
+"""How long a process leaves connections to others that share its socket, once it has taken one. Who is awake
+would take a whole burst of them otherwise, and keep them while the others have nothing to do."""
+
 MOST_CONNECTIONS = 8192
 """Connections that are open at once; more wait until one of them ends."""
 
@@ -50,7 +54,7 @@ OTHER_FILES = 256
 """Files that a process needs beside its connections."""
 
 BODIES_HELD = 2**29
-"""How many bytes of bodies may be there before they are whole."""
+"""How many bytes of bodies may be there, on their way or being answered."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +97,7 @@ class Application(Protocol):
 
 
 class HttpServer:
-    """Serves an application on a socket that listens already, and may be shared with other processes.
+    """Serves an application on a socket that listens already, and may be `shared` with other processes.
 
     `now` is `time.monotonic()` as of the last look, `date` the header that tells the time, `draining` whether
     every answer is the last of its connection.
@@ -104,6 +108,7 @@ class HttpServer:
         application: Application,
         listener: socket.socket,
         *,
+        shared: bool = False,
         request_seconds: float = REQUEST_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
         most_connections: int | None = None,
@@ -117,6 +122,7 @@ class HttpServer:
         self.now = time.monotonic()
         self.date = _date()
         self._listener = listener
+        self._shared = shared
         self._most = possible_connections() if most_connections is None else most_connections
         self._loop: asyncio.AbstractEventLoop
         self._accepting = False
@@ -133,7 +139,7 @@ class HttpServer:
         self.draining = True
         deadline = time.monotonic() + seconds
         await asyncio.sleep(QUIET_SECONDS)  # what has just been sent is here after it
-        self._accept(False)
+        self._accept(False)  # for good, now that it is draining
         # Polled, so that requests need not tell anybody that they are done.
         while any(each.busy for each in self.connections) and time.monotonic() < deadline:  # noqa: ASYNC110  (at the end, once)
             await asyncio.sleep(0.02)
@@ -169,7 +175,13 @@ class HttpServer:
         connecting = self._loop.connect_accepted_socket(lambda: Connection(self), taken)
         self._loop.create_task(connecting).add_done_callback(_connected)
         if len(self.connections) >= self._most:
+            self._accept(False)  # until the next look
+        elif self._shared:
             self._accept(False)
+            self._loop.call_later(TURN_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._accept(not self.draining and len(self.connections) < self._most)
 
     def _look(self) -> None:
         self.now = now = time.monotonic()
@@ -178,8 +190,7 @@ class HttpServer:
         idle_seconds = 0.0 if full else self._idle_seconds  # others wait for the place of one that is idle
         for connection in list(self.connections):
             connection.look(now, idle_seconds)
-        if not self.draining:
-            self._accept(len(self.connections) < self._most)
+        self._go_on()
         self._watching = self._loop.call_later(LOOK_SECONDS, self._look)
 
 
@@ -259,6 +270,7 @@ class Connection(asyncio.Protocol):
         self._closing = self._deaf = True
         self._server.connections.discard(self)
         self._let_go()
+        self._server.held -= sum(len(message.body) for message in self._whole)
         self._whole.clear()
         if self._awaited is not None:
             self._awaited.cancel()
@@ -339,7 +351,7 @@ class Connection(asyncio.Protocol):
         )
         if self._body:
             message.body = bytes(self._body)
-            self._let_go()
+            self._body = b""  # and held until it is answered
         self._come = 0
         self._stage = _BETWEEN
         self._whole.append(message)
@@ -426,10 +438,10 @@ class Connection(asyncio.Protocol):
         except StopIteration as end:
             self._answered(end.value)
         except asyncio.CancelledError:
-            self._answering = None
+            self._end()
             self._transport.abort()
         except BaseException:
-            self._answering = None
+            self._end()
             self._transport.abort()
             raise
         else:
@@ -440,9 +452,14 @@ class Connection(asyncio.Protocol):
                 awaited.add_done_callback(self._step)
                 self._awaited = awaited
 
+    def _end(self) -> None:
+        """Nothing is being answered any more."""
+        self._answering = None
+        self._server.held -= len(self._asked.body)
+
     def _answered(self, response: Response) -> None:
         """Send the answer to what was asked, and go on."""
-        self._answering = None
+        self._end()
         if self._closing:
             return
         message = self._asked

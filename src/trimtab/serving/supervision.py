@@ -163,6 +163,8 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
     project = ["--project", asked.project]
     address = ["--host", asked.host, "--port", asked.port, "--socket", str(asked.socket)]
+    if asked.workers > 1:
+        address.append("--shared")
     if asked.grpc_port is not None:
         address += ["--grpc-port", str(asked.grpc_port)]
     workers = [

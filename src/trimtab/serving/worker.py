@@ -1,6 +1,7 @@
 """A gateway worker: one process that answers requests on the socket which its gateway holds.
 
-    python -m trimtab.serving.worker --project DIR --host HOST --port PORT --socket FD [--grpc-port PORT]
+    python -m trimtab.serving.worker --project DIR --host HOST --port PORT --socket FD [--shared]
+                                     [--grpc-port PORT]
 
 It ends gracefully on SIGTERM, and when its standard input ends, which tells that the gateway died.
 """
@@ -43,8 +44,8 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Everything that one worker process holds. `write` stands for `os.write`, as in `SegmentWriter`; there
-    is gRPC where it has a port."""
+    """Everything that one worker process holds. `shared`: other workers listen on its socket too; `write`
+    stands for `os.write`, as in `SegmentWriter`; there is gRPC where it has a port."""
 
     def __init__(
         self,
@@ -53,12 +54,14 @@ class Worker:
         port: int,
         handle: int,
         *,
+        shared: bool = False,
         grpc_port: int | None = None,
         write: Write = os.write,
     ) -> None:
         settings = load_settings(project)
         root = project.resolve() / STATE_FOLDER
         self._handle = handle
+        self._shared = shared
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = State(View(access=access_for(settings, host, ())))
         limits = Limits(
@@ -95,7 +98,7 @@ class Worker:
     async def serve(self) -> None:
         """Answer requests until SIGTERM, SIGINT or the gateway's death."""
         self._loop = loop = asyncio.get_running_loop()
-        server = HttpServer(self._gateway, socket.socket(fileno=self._handle))
+        server = HttpServer(self._gateway, socket.socket(fileno=self._handle), shared=self._shared)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -148,6 +151,7 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--shared", action="store_true")
     parser.add_argument("--grpc-port", type=int)
     asked = parser.parse_args()
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
@@ -155,7 +159,9 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     keep_freed_memory()
-    worker = Worker(asked.project, asked.host, asked.port, asked.socket, grpc_port=asked.grpc_port)
+    worker = Worker(
+        asked.project, asked.host, asked.port, asked.socket, shared=asked.shared, grpc_port=asked.grpc_port
+    )
     asyncio.run(worker.serve())
 
 
