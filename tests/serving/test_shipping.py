@@ -9,6 +9,7 @@ from trimtab.monitoring.live_profiles import ANSWER, LATENCY, LiveProfiles
 from trimtab.monitoring.outcomes import Outcomes
 from trimtab.serving import indexing, shipping
 from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame, encoded
+from trimtab.serving.log_indexer import LogIndexer
 from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, segments
 from trimtab.serving.shipper_lock import ShipperLock
 from trimtab.serving.shipping import Shipper, ship_all
@@ -47,10 +48,9 @@ class Log:
 
 
 def shipped(log: Log, workspace: Workspace) -> int:
-    """Index and ship all that can be, by a shipper that has just started; answers how many segments."""
-    shipper = Shipper(log.folder)
-    shipper.index(workspace)
-    return shipper.ship(workspace)
+    """Index and ship all that can be, by processes that have just started; answers how many segments."""
+    LogIndexer(log.folder).index(workspace)
+    return Shipper(log.folder).ship(workspace)
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def counts(workspace: Workspace) -> tuple[int, int, int]:
 def test_rows_are_in_the_index_while_their_segment_is_still_written_to(
     workspace: Workspace, log: Log
 ) -> None:
-    shipper = Shipper(log.folder)
+    indexer, shipper = LogIndexer(log.folder), Shipper(log.folder)
     for number in range(3):
         log.write(row(number), label(number))
-        assert shipper.index(workspace) == 2
-        assert shipper.index(workspace) == 0
+        assert indexer.index(workspace) == 2
+        assert indexer.index(workspace) == 0
         assert shipper.ship(workspace) == 0
         assert counts(workspace) == (number + 1, number + 1, 0)
     joined = Outcomes(workspace).joined("rides", DAY, DAY + timedelta(days=1))
@@ -108,13 +108,13 @@ def test_an_ended_segment_goes_to_the_tables_and_its_file_goes_away(workspace: W
 def test_a_label_before_its_prediction_and_a_label_sent_twice_are_one_label(
     workspace: Workspace, log: Log
 ) -> None:
-    shipper = Shipper(log.folder)
+    indexer = LogIndexer(log.folder)
     log.write(label(1))
-    shipper.index(workspace)
+    indexer.index(workspace)
     assert counts(workspace) == (0, 0, 1)
     log.end()
     log.write(row(1), label(1), label(1))
-    shipper.index(workspace)
+    indexer.index(workspace)
     assert counts(workspace) == (1, 1, 0)
 
 
@@ -137,7 +137,7 @@ def test_live_profiles_are_kept_by_version_and_event_day(workspace: Workspace, l
     for number, at in enumerate([AT, AT + day - 1, AT + day]):
         log.write(RowFrame(1, f"p{number}", at, None, number % 2, [number, "winter", 5], [1.0, 2.0], 1500))
     log.write(FailureFrame("rides", AT, "storage_full"), FailureFrame("rides", AT, "model_failed", 8))
-    Shipper(log.folder).index(workspace)
+    LogIndexer(log.folder).index(workspace)
     live = LiveProfiles(workspace)
     for version, start, rows in ((7, 0, 1), (8, 0, 1), (7, 1, 1), (None, 0, 2)):
         begin = DAY + timedelta(days=start)
@@ -198,12 +198,12 @@ def test_a_segment_is_shipped_only_once_it_is_indexed(workspace: Workspace, log:
     log.end()
     shipper = Shipper(log.folder)
     assert shipper.ship(workspace) == 0
-    shipper.index(workspace)
+    LogIndexer(log.folder).index(workspace)
     assert shipper.ship(workspace) == 1
 
 
 def test_two_shippers_on_one_log_index_each_row_once(workspace: Workspace, log: Log) -> None:
-    one, other = Shipper(log.folder), Shipper(log.folder)
+    one, other = LogIndexer(log.folder), LogIndexer(log.folder)
     for number in range(10):
         log.write(row(number))
         (one if number % 3 else other).index(workspace)
@@ -211,9 +211,9 @@ def test_two_shippers_on_one_log_index_each_row_once(workspace: Workspace, log: 
     one.index(workspace)
     assert counts(workspace) == (10, 0, 0)
     log.end()
-    for shipper in (other, one, other):
-        shipper.index(workspace)
-        shipper.ship(workspace)
+    for indexer in (other, one, other):
+        indexer.index(workspace)
+        Shipper(log.folder).ship(workspace)
     assert workspace.tables.read("predictions/rides").height == 10
 
 

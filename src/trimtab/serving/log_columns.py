@@ -90,13 +90,15 @@ class PredictionColumns:
         """What callers were told."""
         if len(self.scores) == 1:
             return self.scores[0]
-        return np.stack(self.scores)[self.arm, np.arange(len(self))]
+        said: NDArray[np.float64] = np.stack(self.scores)[self.arm, np.arange(len(self))]
+        return said
 
     @property
     def version(self) -> NDArray[np.int64]:
         """Which version answered."""
-        versions: NDArray[np.int64] = np.array(self.entry.versions, dtype=np.int64)
-        return versions[self.arm]
+        versions = np.array(self.entry.versions, dtype=np.int64)
+        answering: NDArray[np.int64] = versions[self.arm]
+        return answering
 
     def requests(self) -> NDArray[np.int64]:
         """The event time of each request."""

@@ -242,3 +242,8 @@ def segments(folder: Path) -> Iterator[Segment]:
         for path in sorted(folder.iterdir()):
             if path.suffix == SUFFIX and not path.name.startswith("."):
                 yield Segment(path)
+
+
+def unshipped(folder: Path, before_flush: int) -> bool:
+    """Whether a segment with something in it stands that was begun before a demand to ship all."""
+    return any(segment.flush < before_flush and segment.size() for segment in segments(folder))

@@ -1,6 +1,9 @@
 """The shipper process beside a gateway: follows the log until it is told to stop.
 
-python -m trimtab.serving.shipper --project DIR
+    python -m trimtab.serving.shipper --project DIR
+
+It indexes the log itself, and has segments that ended brought to their tables by a carrier, which is there
+only while there are some: Delta Lake takes as much memory as all the rest of a gateway.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from sqlalchemy import select, update
 
 from trimtab.config import STATE_FOLDER, load_settings
 from trimtab.errors import TrimtabError, UnavailableError
+from trimtab.serving.carriage import Carriage
+from trimtab.serving.log_indexer import LogIndexer
 from trimtab.serving.schema import serving_state_table as serving_state
-from trimtab.serving.segments import FOLDER
+from trimtab.serving.segments import FOLDER, unshipped
 from trimtab.serving.shipper_lock import ShipperLock
-from trimtab.serving.shipping import Shipper
 from trimtab.serving.store_link import StoreLink
 from trimtab.store.database import Transaction, Watch
 from trimtab.store.replay import read_replay
@@ -33,8 +37,6 @@ from trimtab.workspace import Workspace
 POLL_SECONDS = 0.5
 REPLAY_POLL_SECONDS = 0.25
 BEAT_SECONDS = 4.0
-SHIP_PAUSE_SECONDS = 1.0
-GRACE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,22 +49,20 @@ class ShipperProcess:
         self._folder = project.resolve() / STATE_FOLDER / FOLDER
         self._id = f"shipper-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self._link = StoreLink(project, settings, self._folder, actor=self._id)
-        self._shipper = Shipper(self._folder)
+        self._indexer = LogIndexer(self._folder)
+        self._carriage = Carriage(project, self._folder)
         self._stop = threading.Event()
         self._acknowledged = 0
         self._flushed = 0
         self._replaying = False
         self._beaten: tuple[float, object] = (0.0, None)
         self._indexed_at = 0.0
-        self._workspace: Workspace | None = None
         self._watch: Watch | None = None
         self._watched: Workspace | None = None
-        self._wanted = threading.Event()
 
     def stop(self) -> None:
         """Let `run` end after what it is doing, and one last look at the log."""
         self._stop.set()
-        self._wanted.set()
 
     def run(self) -> None:
         """Index and ship until `stop`."""
@@ -70,23 +70,22 @@ class ShipperProcess:
             while not lock.acquire():
                 if self._stop.wait(POLL_SECONDS):
                     return
-            shipping = threading.Thread(target=self._ship, name="shipping", daemon=True)
-            shipping.start()
             while not self._stop.is_set():
+                workspace = None
                 try:
-                    self._workspace = self._link.workspace()
-                    self._step(self._workspace)
+                    workspace = self._link.workspace()
+                    self._step(workspace)
+                    self._carriage.tend()
                 except UnavailableError as error:
                     _log.warning("shipping waits: %s", error)
                     self._stop.wait(POLL_SECONDS)
                 except Exception:  # noqa: BLE001  (the log must be shipped, whatever happened to one try)
                     _log.exception("shipping failed and is tried again")
                     self._stop.wait(POLL_SECONDS)
-                if self._replaying and self._workspace is not None:
-                    self._wait_for_time(self._workspace)
+                if self._replaying and workspace is not None:
+                    self._wait_for_time(workspace)
                 else:
                     self._stop.wait(POLL_SECONDS)
-            shipping.join(GRACE_SECONDS)
             self._finish()
 
     def _wait_for_time(self, workspace: Workspace) -> None:
@@ -94,18 +93,6 @@ class ShipperProcess:
         if self._watch is None or self._watched is not workspace:
             self._watch, self._watched = workspace.database.watch(), workspace
         self._watch.wait(REPLAY_POLL_SECONDS)
-
-    def _ship(self) -> None:
-        """Ship what has ended, in a thread of its own."""
-        while not self._stop.is_set():
-            workspace = self._workspace
-            if workspace is not None:
-                try:
-                    self._shipper.ship(workspace)
-                except Exception:  # noqa: BLE001  (as in `run`)
-                    _log.exception("shipping failed and is tried again")
-            self._wanted.wait(SHIP_PAUSE_SECONDS)
-            self._wanted.clear()
 
     def _step(self, workspace: Workspace) -> None:
         # The generation is read before the folder: what a driver had answered before it moved time on is on
@@ -117,15 +104,13 @@ class ShipperProcess:
         self._replaying = replay is not None and not replay.ended
         now = time.monotonic()
         if generation != self._acknowledged:
-            self._shipper.index(workspace, also=lambda tx: self._acknowledge(tx, generation))
+            self._indexer.index(workspace, also=lambda tx: self._acknowledge(tx, generation))
             self._acknowledged, self._indexed_at = generation, time.monotonic()
         elif now - self._indexed_at >= POLL_SECONDS or flush > self._flushed:
-            self._shipper.index(workspace)
+            self._indexer.index(workspace)
             self._indexed_at = time.monotonic()
-        if flush > self._flushed:
-            self._wanted.set()
-            if not self._shipper.unshipped(flush):
-                self._flushed = flush
+        if flush > self._flushed and not unshipped(self._folder, flush):
+            self._flushed = flush
         self._beat(workspace)
 
     def _acknowledge(self, tx: Transaction, generation: int) -> None:
@@ -150,9 +135,10 @@ class ShipperProcess:
         self._beaten = (time.monotonic(), said)
 
     def _finish(self) -> None:
+        self._carriage.end()
         try:
             workspace = self._link.workspace()
-            self._shipper.index(workspace)
+            self._indexer.index(workspace)
             workspace.instances.leave(self._id)
         except TrimtabError as error:
             _log.warning("what is still in the log is shipped after the next start: %s", error)
