@@ -170,6 +170,14 @@ def set_lifecycle(tx: Transaction, name: str, lifecycle: Lifecycle) -> None:
     tx.journal("experiment.deleted" if deleted else "experiment.restored", "experiment", name)
 
 
+def change_lifecycle(tx: Transaction, experiment_id: int, present: Lifecycle, wanted: Lifecycle) -> None:
+    """`set_lifecycle` of an experiment that must be `present` now; raises NotFoundError unless it is."""
+    found = get_by_id(tx.connection, experiment_id)
+    if found.lifecycle != present:
+        raise NotFoundError(f"No Experiment with id={experiment_id} exists that is {present}.")
+    set_lifecycle(tx, found.name, wanted)
+
+
 def _checked(name: str) -> str:
     if not name.strip() or "\0" in name:
         raise InvalidInputError("An experiment needs a name that is not blank.")

@@ -398,14 +398,7 @@ class TrackingStore(LoggedModelStore):
         self, experiment_id: str, present: experiments.Lifecycle, wanted: experiments.Lifecycle
     ) -> None:
         number = experiment_number(experiment_id)
-
-        def work(tx: Transaction) -> None:
-            found = experiments.get_by_id(tx.connection, number)
-            if found.lifecycle != present:
-                raise NotFoundError(f"No Experiment with id={number} exists that is {present}.")
-            experiments.set_lifecycle(tx, found.name, wanted)
-
-        self._stored.write(work)
+        self._stored.write(lambda tx: experiments.change_lifecycle(tx, number, present, wanted))
 
 
 def page_size(max_results: int) -> int:

@@ -11,7 +11,6 @@ from trimtab.server.mlflow import wire
 from trimtab.server.mlflow.protocol import Caller, endpoint
 from trimtab.server.mlflow.validation import LONGEST_EXPERIMENT_TAG, limited_tags, page_size
 from trimtab.server.mlflow.wire import Int64, KeyValue, Text, experiment_number
-from trimtab.store.database import Transaction
 from trimtab.tracking import experiment_search, experiments
 
 LONGEST_NAME = 500
@@ -151,14 +150,7 @@ def _set_lifecycle(
     caller: Caller, experiment_id: str, present: experiments.Lifecycle, wanted: experiments.Lifecycle
 ) -> None:
     number = experiment_number(experiment_id)
-
-    def work(tx: Transaction) -> None:
-        found = experiments.get_by_id(tx.connection, number)
-        if found.lifecycle != present:
-            raise NotFoundError(f"No Experiment with id={number} exists that is {present}.")
-        experiments.set_lifecycle(tx, found.name, wanted)
-
-    caller.workspace.write(work)
+    caller.workspace.write(lambda tx: experiments.change_lifecycle(tx, number, present, wanted))
 
 
 def _checked(name: str) -> str:

@@ -47,15 +47,9 @@ class Logged(msgspec.Struct):
     dataset_digest: str | None = None
 
 
-class LogMetric(msgspec.Struct):
+class LogMetric(Logged, kw_only=True):
     run_id: Text
     key: Text
-    value: float
-    timestamp: Int64
-    step: Int64 | None = None
-    model_id: str | None = None
-    dataset_name: str | None = None
-    dataset_digest: str | None = None
 
 
 class LogBatch(msgspec.Struct):
@@ -93,16 +87,7 @@ class History(msgspec.Struct, omit_defaults=True):
 
 def log_metric(caller: Caller, request: LogMetric) -> None:
     """Log one point."""
-    logged = Logged(
-        request.key,
-        request.value,
-        request.timestamp,
-        request.step,
-        request.model_id,
-        request.dataset_name,
-        request.dataset_digest,
-    )
-    _write(caller, request.run_id, [logged], {}, {}, path="name")
+    _write(caller, request.run_id, [request], {}, {}, path="name")
 
 
 def log_batch(caller: Caller, request: LogBatch) -> None:
