@@ -47,9 +47,17 @@ class Logged(msgspec.Struct):
     dataset_digest: str | None = None
 
 
-class LogMetric(Logged, kw_only=True):
+class LogMetric(msgspec.Struct):
+    """A point by itself: no `Logged` with more to it, since what is missing is told in this order."""
+
     run_id: Text
     key: Text
+    value: float
+    timestamp: Int64
+    step: Int64 | None = None
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
 
 
 class LogBatch(msgspec.Struct):
@@ -190,7 +198,7 @@ def _points(history: MetricHistory, key: str, run_id: str | None, first: int, en
 def _write(
     caller: Caller,
     run_id: str,
-    metrics: Sequence[Logged],
+    metrics: Sequence[Logged | LogMetric],
     params: dict[str, str],
     tags: dict[str, str],
     *,
@@ -232,7 +240,7 @@ def _write(
     )
 
 
-def _packed(metrics: Sequence[Logged], path: str) -> dict[str, Packed]:
+def _packed(metrics: Sequence[Logged | LogMetric], path: str) -> dict[str, Packed]:
     columns: dict[str, tuple[list[int], list[int], list[float]]] = {}
     for index, each in enumerate(metrics):
         if not 0 <= each.timestamp <= LATEST:
