@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -36,11 +37,12 @@ class Answering:
             )
         self._busy[endpoint.name] += 1
         try:
-            return await self._answer(question)
+            return await self._answering(question)
         finally:
             self._busy[endpoint.name] -= 1
 
-    async def _answer(self, question: Question) -> Answer:
+    def _answering(self, question: Question) -> Awaitable[Answer]:
+        """What will answer it."""
         endpoint = question.endpoint
         named = question.columns if question.row is None else question.row
         if endpoint.lenient and not named.keys() <= endpoint.accepted:
@@ -52,12 +54,11 @@ class Answering:
         pinned = None if question.version is None else endpoint.place_of(question.version)
         leader = endpoint.primary if pinned is None else pinned
         if endpoint.blocking:
-            return await self._many.answer_apart(question, leader, pinned)
+            return self._many.answer_apart(question, leader, pinned)
         row = _single(question)
         if row is not None:
-            question = row
-            return await self._coalescer.answer(question, leader, pinned)
-        return await self._many.answer(question, leader, pinned)
+            return self._coalescer.answer(row, leader, pinned)
+        return self._many.answer(question, leader, pinned)
 
 
 def _single(question: Question) -> Question | None:

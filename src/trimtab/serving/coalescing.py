@@ -37,7 +37,9 @@ class Row:
 
     __slots__ = ("answer", "cells", "encoded", "failures", "id", "leader", "pinned", "question")
 
-    def __init__(self, question: Question, id: str, leader: int, pinned: int | None) -> None:
+    def __init__(
+        self, question: Question, id: str, leader: int, pinned: int | None, answer: asyncio.Future[Answer]
+    ) -> None:
         assert question.row is not None
         self.question = question
         self.cells = row = question.row
@@ -46,7 +48,7 @@ class Row:
         self.pinned = pinned
         self.encoded: list[Sequence[float] | None] = []
         self.failures: list[tuple[int, Exception]] = []
-        self.answer: asyncio.Future[Answer] | None = None
+        self.answer = answer
         endpoint = question.endpoint
         for place, predictor in enumerate(endpoint.predictors):
             try:
@@ -73,10 +75,9 @@ class Coalescer:
     async def answer(self, question: Question, leader: int, pinned: int | None) -> Answer:
         """Answer a row together with those that are ready now. Raises InvalidInputError, ModelFailedError,
         UnavailableError if it cannot be logged."""
-        row = self._row(question, leader, pinned)
-        loop = asyncio.get_running_loop()
-        row.answer = loop.create_future()
         endpoint = question.endpoint
+        loop = asyncio.get_running_loop()
+        row = Row(question, self._ids.mint(endpoint.name), leader, pinned, loop.create_future())
         if wait := endpoint.options.max_wait_ms:
             patient = self._patient.setdefault(endpoint, [])
             patient.append(row)
@@ -85,27 +86,23 @@ class Coalescer:
             elif len(patient) == MOST_ROWS:
                 self._patience_ends(endpoint)
         else:
-            self._ready([row])
+            if not self._waiting:
+                loop.call_soon(self._turn)
+            self._waiting.append(row)
         return await row.answer
-
-    def _row(self, question: Question, leader: int, pinned: int | None) -> Row:
-        return Row(question, self._ids.mint(question.endpoint.name), leader, pinned)
 
     def _patience_ends(self, endpoint: LoadedEndpoint) -> None:
         """Let those who waited for company be answered with all others."""
-        self._ready(self._patient.pop(endpoint, []))
-
-    def _ready(self, rows: list[Row]) -> None:
-        if rows and not self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._waiting.extend(rows)
+        if rows := self._patient.pop(endpoint, None):
+            if not self._waiting:
+                asyncio.get_running_loop().call_soon(self._turn)
+            self._waiting.extend(rows)
 
     def _turn(self) -> None:
         """Answer all that wait."""
         waiting, self._waiting = self._waiting, []
         groups: dict[LoadedEndpoint, list[Row]] = defaultdict(list)
         for row in waiting:
-            assert row.answer is not None
             if row.answer.done():  # its caller is gone
                 continue
             try:
@@ -118,8 +115,6 @@ class Coalescer:
             for start in range(0, len(rows), MOST_ROWS):
                 some = rows[start : start + MOST_ROWS]
                 for row, outcome in zip(some, self._guarded(endpoint, some), strict=True):
-                    if row.answer is None or row.answer.done():
-                        continue
                     if isinstance(outcome, Exception):
                         row.answer.set_exception(outcome)
                     else:
