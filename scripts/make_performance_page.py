@@ -41,9 +41,9 @@ microseconds of processor time for one request. The gateway runs in one process 
 each request alone, and each stage is measured by itself, again and again, so that it is as fast as it
 can be. "All between" is what is left: finding the address and the protocol, checking who asks, reading
 the body, the objects that carry a request from stage to stage, limits, deadlines and counts; and what a
-stage loses in the processor's caches when others ran before it. HTTP is
-[Granian](https://github.com/emmett-framework/granian) answering always the same, over 16 connections;
-that is mostly the system's network calls, and no gateway on it can be below.
+stage loses in the processor's caches when others ran before it. HTTP is the gateway's own (see
+[the decision](decisions/0010-the-gateway-speaks-http-itself.md)) answering always the same, over 16
+connections; that is mostly the system's network calls.
 """
 
 TOGETHER = """
@@ -69,7 +69,8 @@ The tables of the last run of the benchmark. Every figure that was aimed at stan
 was missed is said at the end. The gateway does more than those beside it: it checks each row against the
 model's signature, writes each prediction to its log before it answers, and ships the log into tables
 meanwhile, in a process apart whose processor time and memory are counted. "v2" is the Open Inference
-Protocol. The bare limits are Granian with nothing but the decoding of JSON and the model. Memory is told
+Protocol. The bare limits are [Granian](https://github.com/emmett-framework/granian) with nothing but the
+decoding of JSON and the model, and the same on the gateway's own HTTP. Memory is told
 soon after the first answer, when not every process has loaded all it needs, and after the load, which is
 what a machine has to have. Where other programs kept the machine's two cores busy, requests a second say
 little, and the ratio "by CPU" says more.

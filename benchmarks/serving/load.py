@@ -86,6 +86,6 @@ def _of_shippers(server: Server, ask: Callable[[psutil.Process], float]) -> list
     found = []
     for process in server.members():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "trimtab.serving.shipper" in process.cmdline():
+            if {"trimtab.serving.shipper", "trimtab.serving.carrier"} & set(process.cmdline()):
                 found.append(ask(process))
     return found

@@ -78,7 +78,7 @@ class Company(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """All of it. `http`: Granian with nothing behind it, for each request over 16 connections."""
+    """All of it. `http`: the gateway's HTTP with nothing behind it, for each request over 16 connections."""
 
     http: float | None
     protocols: list[Protocol]
@@ -314,10 +314,10 @@ def batches(worker: Worker, subject: Subject) -> list[Part]:
 
 
 def http_time(subject: Subject, folder: Path) -> float | None:
-    """Granian answering always the same, in microseconds a request; None without wrk."""
+    """The gateway's HTTP answering always the same, in microseconds a request; None without wrk."""
     if not load.possible():
         return None
-    with bare(subject, "none").running(1, folder) as server:
+    with bare(subject, "none", "own").running(1, folder) as server:
         question = open_inference(subject.matrix[:1])
         return min(load.turn(server, question, 16, HTTP_SECONDS, folder).cpu for _ in range(HTTP_TURNS))
 
