@@ -5,9 +5,9 @@
 wrk asks each server in turn, over 1, 16 and 64 connections, for one row of 30 features, and in batches of
 1,000 rows; the model is a scaler with a logistic regression, and once more LightGBM with 200 trees. The
 gateway routes, checks, logs each prediction before it answers, and ships its log meanwhile. The peers are in
-environments of their own (see peers.py); the limits are Granian with nothing else
-or with nothing but the model, and the gateway's own HTTP with nothing but the model. Everything runs on this machine, one server at a time, started anew in each
-round.
+environments of their own (see peers.py); the limits are Granian with nothing else or with nothing but the
+model, and the gateway's own HTTP with nothing but the model. Everything runs on this machine, one server at a
+time, started anew in each round.
 """
 
 from __future__ import annotations
