@@ -53,6 +53,10 @@ def raw_rows(count: int, seed: int = 1) -> pl.DataFrame:
     ).with_columns(cnt=pl.col("temperature") * 5 + pl.col("at").dt.hour())
 
 
+def daily(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(day=pl.col("at").dt.weekday(), warm=pl.col("temperature") > 15)
+
+
 def carried(rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Rows as a client writes them."""
     return rows.drop("cnt").with_columns(pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_dicts()
@@ -71,15 +75,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     model = Model.lightgbm(booster, taken, target="cnt")
     model.with_steps(raw, before=STEP, after=none_on_holidays).save(home / "rentals")
 
+    # A step that is expressions alone, which the gateway applies itself.
+    days = inputs(daily(raw), ["day", "warm"])
+    booster = lightgbm.train(parameters, lightgbm.Dataset(days.matrix(daily(raw)), labels), 20)
+    Model.lightgbm(booster, days, target="cnt").with_steps(raw, before=daily).save(home / "daily")
+
     plain = inputs(raw, ["weather", "temperature"])
     booster = lightgbm.train(parameters, lightgbm.Dataset(plain.matrix(raw), labels), 20)
     Model.lightgbm(booster, plain, target="cnt").save(home / "plain")
-    return {"rentals": home / "rentals", "plain": home / "plain"}
+    return {name: home / name for name in ("rentals", "daily", "plain")}
 
 
 @pytest.fixture(scope="module")
 def packed(folders: dict[str, Path]) -> Model:
     return Model.load(folders["rentals"])
+
+
+def children_of(worker: psutil.Process) -> list[psutil.Process]:
+    return [each for each in worker.children() if "trimtab.models.confined.child" in each.cmdline()]
 
 
 def put(workspace: Workspace, name: str, folder: Path) -> str:
@@ -103,9 +116,13 @@ def project(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) 
     with Workspace.create(home / "project") as workspace:
         digest = put(workspace, "rentals", folders["rentals"])
         put(workspace, "forbidden", folders["rentals"])
+        digest_daily = put(workspace, "daily", folders["daily"])
+        assert how_served(workspace, digest_daily) == (
+            "by LightGBM with tests.serving.test_steps_endpoint.daily before it"
+        )
         assert how_served(workspace, digest) == (
             "in a process of its own, if allowed, by LightGBM with tests.models.rental_steps.prepare before "
-            "it and tests.models.rental_steps.none_on_holidays after it"
+            "it and tests.models.rental_steps.none_on_holidays after it; a step stands behind it"
         )
     (home / "project" / "trimtab.toml").write_text(
         'confined_models = ["rentals"]\nconfined_timeout_ms = 60000\n'
@@ -192,6 +209,24 @@ def test_the_log_has_the_raw_columns(client: httpx.Client, project: Path) -> Non
     assert {name: logged["feature_at" if name == "at" else name][0] for name in row} == row
 
 
+def test_expressions_alone_are_applied_by_the_gateway_itself(
+    gateway: RunningGateway, client: httpx.Client, folders: dict[str, Path]
+) -> None:
+    new = raw_rows(20, seed=11)
+    rows = carried(new)
+    expected = Model.load(folders["daily"]).predict(new).tolist()
+    until(lambda: client.get("/v1/endpoints/daily").status_code == 200)
+    told = client.post("/v1/endpoints/daily/predict", json={"rows": rows})
+    assert told.json()["predictions"] == expected
+    assert [
+        client.post("/v1/endpoints/daily/predict", json={"row": row}).json()["predictions"] for row in rows
+    ] == [[answer] for answer in expected]
+    wrong = client.post("/v1/endpoints/daily/predict", json={"row": {**rows[0], "at": "soon"}})
+    assert wrong.status_code == 422
+    (worker,) = gateway.children("worker")
+    assert len(children_of(worker)) == 1  # that of the other model
+
+
 def test_another_name_for_the_same_model_is_refused_with_the_setting(client: httpx.Client) -> None:
     told = client.post("/v1/endpoints/forbidden/predict", json={"row": carried(raw_rows(1))[0]})
     assert told.status_code == 503
@@ -200,10 +235,9 @@ def test_another_name_for_the_same_model_is_refused_with_the_setting(client: htt
 
 def test_the_gateway_itself_imports_nothing_of_the_steps(gateway: RunningGateway) -> None:
     (worker,) = gateway.children("worker")
-    children = [each for each in worker.children() if "trimtab.models.confined.child" in each.cmdline()]
-    assert len(children) == 1
-    assert any("polars" in file.path for file in psutil.Process(children[0].pid).memory_maps())
-    assert not any("/lightgbm" in file.path for file in worker.memory_maps())
+    (child,) = children_of(worker)
+    assert any("polars" in file.path for file in child.memory_maps())
+    assert "rental_steps is imported" not in gateway.output()
 
 
 def test_gates_ask_it_as_they_ask_any_other(folders: dict[str, Path]) -> None:

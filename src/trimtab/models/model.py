@@ -22,7 +22,6 @@ from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.runtimes.trusted import deferred_runtime_of, load_trusted
 from trimtab.models.signature import Output, Signature, Transform
 from trimtab.models.specification import (
-    STEPS_RUNTIME,
     Specification,
     read_example,
     read_model_file,
@@ -344,7 +343,7 @@ class Model:
         """
         path = Path(folder)
         specification = read_specification(path)
-        if specification.runtime == STEPS_RUNTIME:
+        if specification.has_steps:
             return cls._of(read_packed(path))
         predictor = load_trusted(path, defer=True)
         return cls(specification, read_model_file(path, specification), read_example(path), predictor)
@@ -388,7 +387,7 @@ def _restored(
     example: dict[str, Sequence[Any]],
     files: dict[str, bytes],
 ) -> Model:
-    if specification.runtime == STEPS_RUNTIME:
+    if specification.has_steps:
         made = Packed(specification, content, {name: list(example[name]) for name in example}, files)
         return kind(specification, content, example, PackedPredictor(made), files)
     predictor = Predictor(specification, deferred_runtime_of(specification, content))

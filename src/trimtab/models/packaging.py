@@ -16,7 +16,6 @@ from trimtab.models.specification import (
     EXAMPLE_FILE,
     MLMODEL_FILE,
     SPECIFICATION_FILE,
-    STEPS_RUNTIME,
     Specification,
 )
 from trimtab.models.steps.document import read_steps
@@ -81,7 +80,7 @@ def example_bytes(names: Sequence[str], example: Mapping[str, Sequence[object]])
 
 
 def _requirements(specification: Specification, content: bytes) -> list[str]:
-    stepped = specification.runtime == STEPS_RUNTIME
+    stepped = specification.has_steps
     runtime = specification.options["inner"] if stepped else specification.runtime
     packages = ["mlflow-skinny", "numpy", "trimtab", *_RUNTIME_PACKAGES.get(runtime, [])]
     # PyTorch's version says for which processor it was built, which is no version that every index has.

@@ -20,7 +20,6 @@ from trimtab.models.specification import (
     EXAMPLE_FILE,
     MLMODEL_FILE,
     SPECIFICATION_FILE,
-    STEPS_RUNTIME,
     Specification,
     read_example,
     read_model_file,
@@ -80,9 +79,9 @@ def write_files(made: Packed, folder: Path) -> None:
 
 
 def load_packaged(folder: Path) -> Predictor:
-    """Load a model that Trimtab packaged, for a process that may run its maker's code; steps run in another
-    one. Raises what `load_servable` does."""
-    if read_specification(folder).runtime == STEPS_RUNTIME:
+    """Load a model that Trimtab packaged, for a process that may run its maker's code; that of steps runs in
+    another one. Raises what `load_servable` does."""
+    if read_specification(folder).has_steps:
         return load_servable(folder, model="", confinement=ALLOWED)
     return load_trusted(folder)
 

@@ -28,10 +28,13 @@ def how_served(workspace: Workspace, digest: str) -> str:
         return "not at all"
     runtime = specification.options.get("inner", specification.runtime)
     made = f"by {_RUNTIMES.get(runtime, runtime)}"
-    if specification.runtime == STEPS_RUNTIME:
+    if specification.has_steps:
         around = ((role, specification.options.get(role)) for role in ("before", "after"))
         steps = " and ".join(f"{step} {role} it" for role, step in around if step)
-        made = f"in a process of its own, if allowed, {made} with {steps}"
+        made = f"{made} with {steps}"
+        if specification.runtime == STEPS_RUNTIME:
+            why = specification.options.get("needs_process", "")
+            made = f"in a process of its own, if allowed, {made}; {why}"
     if (reason := specification.options.get("not_converted")) is not None:
         return f"{made}; not converted to ONNX: {reason.rstrip('.')}"
     if (origin := specification.options.get("converted_from")) is None:

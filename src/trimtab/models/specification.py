@@ -19,6 +19,8 @@ FORMAT = 1
 STEPS_RUNTIME = "steps"
 """The runtime of a model that is packed with the steps before and behind it: their code runs in a process of
 its own."""
+EXPRESSIONS_RUNTIME = "expressions"
+"""The same, where the step before it is expressions alone, which any process may read and apply."""
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -40,6 +42,11 @@ class Specification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     expected: tuple[float, ...]
     tolerance: float
     options: dict[str, str] = {}
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the model is packed with steps around an inner one."""
+        return self.runtime in (STEPS_RUNTIME, EXPRESSIONS_RUNTIME)
 
     def to_json(self) -> bytes:
         """The file's bytes: keys sorted, indented, so that equal specifications are equal bytes."""

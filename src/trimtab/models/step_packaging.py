@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -21,14 +22,32 @@ from trimtab.digest import digest_bytes, digest_json
 from trimtab.errors import ConflictError, InvalidInputError, ModelCorruptError, TrimtabError
 from trimtab.models.confined.predictor import ConfinedPredictor
 from trimtab.models.confined.process import ConfinedProcess
+from trimtab.models.encoding import Encoder
 from trimtab.models.inputs import EXAMPLE_ROWS, frame_columns
 from trimtab.models.packaging import example_bytes
 from trimtab.models.packed import ALLOWED, Packed, write_files
 from trimtab.models.runtimes.predictor import Predictor
+from trimtab.models.runtimes.runtime import may_run_code
 from trimtab.models.signature import Output
-from trimtab.models.specification import EXAMPLE_FILE, SPECIFICATION_FILE, STEPS_RUNTIME, Specification
+from trimtab.models.specification import (
+    EXAMPLE_FILE,
+    EXPRESSIONS_RUNTIME,
+    SPECIFICATION_FILE,
+    STEPS_RUNTIME,
+    Specification,
+)
+from trimtab.models.steps.allowed import NotExpressionsError
 from trimtab.models.steps.applied import Applied, Numbers, StepFailedOnRowsError
-from trimtab.models.steps.document import CODE_FOLDER, INNER_FOLDER, STEPS_FILE, PackedStep, Steps
+from trimtab.models.steps.document import (
+    CODE_FOLDER,
+    INNER_FOLDER,
+    STEPS_FILE,
+    PackedStep,
+    Steps,
+    inner_specification,
+    read_steps,
+)
+from trimtab.models.steps.expressions import program_of
 from trimtab.models.steps.literals import literal, value_of
 from trimtab.models.steps.raw_columns import RawColumn, raw_columns, raw_signature
 from trimtab.models.steps.source import Code, packed, plain_function
@@ -108,7 +127,10 @@ def with_steps(
         )
     made = _packed(inner, raw, chosen, code, example, expected)
     _check_apart(applied, made, checked, matrix)
-    return made
+    reason = _why_code(made, checked, matrix)
+    if reason:
+        return _as(made, STEPS_RUNTIME, {**made.specification.options, "needs_process": reason})
+    return _as(made, EXPRESSIONS_RUNTIME, made.specification.options)
 
 
 def _raw_columns(
@@ -119,7 +141,7 @@ def _raw_columns(
     exclude: Collection[str],
     nullable: bool | Collection[str],
 ) -> tuple[RawColumn, ...]:
-    if inner.runtime == STEPS_RUNTIME:
+    if inner.has_steps:
         raise ConflictError(
             "The model has steps already.", hint="Give both of them at once, to the model without any."
         )
@@ -243,6 +265,33 @@ def _check_apart(applied: Applied, made: Packed, rows: pl.DataFrame, matrix: Num
         )
     if not _alike(answers, applied.answers(rows), _slack(applied)).all():
         raise InvalidInputError("The packed step behind the model answers otherwise in a fresh process.")
+
+
+def _why_code(made: Packed, rows: pl.DataFrame, matrix: Numbers) -> str:
+    """Why the steps need Python where they are served; "" if they are expressions alone."""
+    steps = read_steps(made.content)
+    if steps.after is not None:
+        return "a step stands behind it"
+    assert steps.before is not None
+    if may_run_code(made.specification.options["inner"]):
+        return "the model itself needs one"
+    try:
+        prepared = program_of(made.files, steps.before).apply(rows)
+    except NotExpressionsError as error:
+        return f"the step {error}"
+    except pl.exceptions.PolarsError as error:
+        return f"the step, read as expressions, raises {type(error).__name__}"
+    within = Encoder(inner_specification(made.files).signature)
+    columns = frame_columns(prepared, within.signature)
+    if prepared.height == rows.height and _alike(within.matrix(columns, rows.height), matrix, 0.0).all():
+        return ""
+    return "the step, read as expressions, makes other numbers"
+
+
+def _as(made: Packed, runtime: str, options: dict[str, str]) -> Packed:
+    return made._replace(
+        specification=msgspec.structs.replace(made.specification, runtime=runtime, options=options)
+    )
 
 
 def _alike(some: Numbers, others: Numbers, slack: float) -> NDArray[np.bool_]:

@@ -1,0 +1,156 @@
+"""What the expressions of packed steps may be built of, and how much of it."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import polars as pl
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+METHODS = _words("""
+    abs alias and_ arccos arcsin arctan arctanh cast cbrt ceil clip cos cosh degrees eq eq_missing
+    exp fill_nan fill_null floor floordiv ge gt is_between is_finite is_in is_infinite is_nan
+    is_not_nan is_not_null is_null le log log10 log1p lt mod mul ne neg not_ or_ otherwise pow
+    radians replace replace_strict round sign sin sinh sqrt sub tan tanh then truediv when xor
+""")
+"""Methods of expressions, and of what `pl.when` begins."""
+WITHIN: Mapping[str, frozenset[str]] = {
+    "dt": _words("""
+        convert_time_zone date day epoch hour is_leap_year minute month ordinal_day quarter replace_time_zone
+        second total_days total_hours total_minutes total_seconds truncate week weekday year
+    """),
+    "str": _words("""
+        contains ends_with extract head len_bytes len_chars replace slice starts_with strip_chars
+        strip_chars_end strip_chars_start strip_prefix strip_suffix tail to_lowercase to_uppercase
+    """),
+}
+FUNCTIONS = _words("""
+    all_horizontal any_horizontal coalesce col lit max_horizontal mean_horizontal min_horizontal
+    sum_horizontal when
+""")
+TYPES = _words("""
+    Boolean Categorical Date Datetime Duration Enum Float32 Float64 Int8 Int16 Int32 Int64 String UInt8 UInt16
+    UInt32 UInt64 Utf8
+""")
+FRAME = _words("drop rename select with_columns")
+OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+}
+MOST = 5_000
+"""Nodes of one expression, and items of a list. Beyond that, an expression that uses itself twice, again and
+again, would be read for ever."""
+
+PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+class NotExpressionsError(Exception):
+    """Why a step is more than expressions; its text goes on from "the step"."""
+
+
+class Built(NamedTuple):
+    """An expression, or what `pl.when` is on its way to one, and how many nodes it has."""
+
+    expr: Any
+    size: int
+
+
+def operated(op: ast.AST, *operands: Any) -> Any:
+    """What an operator makes of expressions, or of plain numbers."""
+    work = OPERATORS.get(type(op))
+    if work is None:
+        raise NotExpressionsError(f"has the operator {type(op).__name__}")
+    if any(isinstance(operand, Built) for operand in operands):
+        return made_of(work, list(operands), {})
+    if all(type(operand) in (int, float) for operand in operands) and not isinstance(op, ast.Pow):
+        made = work(*operands)
+        if isinstance(made, int) and abs(made) >= 2**63:
+            raise NotExpressionsError("has a number that is too large")
+        return made
+    if isinstance(op, ast.Add) and all(type(operand) is list for operand in operands):
+        return short(operands[0] + operands[1])
+    raise NotExpressionsError(f"has the operator {type(op).__name__} between {_kinds(operands)}")
+
+
+def made_of(work: Callable[..., Any], args: list[Any], named: Mapping[str, Any], of: Any = 0) -> Built:
+    """The expression that Polars builds of these arguments; `of` is what the method belongs to."""
+    size = _size((of, *args, *named.values()))
+    return Built(work(*map(bare, args), **{key: bare(value) for key, value in named.items()}), size)
+
+
+def _size(value: Any) -> int:
+    """How much there is in a value; raises NotExpressionsError as soon as that is too much."""
+    if isinstance(value, Built):
+        return value.size
+    if isinstance(value, str | bytes):
+        return 1 + len(value) // 100
+    if type(value) is dict:
+        value = (*value, *value.values())
+    if type(value) not in (list, tuple):
+        return 1
+    size = 1
+    for item in value:
+        size += _size(item)
+        if size > MOST:
+            raise NotExpressionsError("has a list or an expression that is too large")
+    return size
+
+
+def bare(value: Any) -> Any:
+    """A value as Polars takes it; raises NotExpressionsError for one that it must not be given."""
+    if isinstance(value, Built):
+        return value.expr
+    if isinstance(value, list):
+        return [bare(item) for item in value]
+    if type(value) is tuple:
+        return tuple(bare(item) for item in value)
+    if isinstance(value, dict):
+        return {bare(key): bare(item) for key, item in value.items()}
+    if isinstance(value, (*PLAIN, pl.DataType)):
+        return value
+    if isinstance(value, type) and issubclass(value, pl.DataType):
+        return value
+    raise NotExpressionsError(f"gives a {type(value).__name__.strip('_')} to Polars")
+
+
+def short(value: Any) -> Any:
+    """The text or the list, with all that is in it, if it is not too long."""
+    if len(value) > MOST:
+        raise NotExpressionsError("has a list or a text that is too long")
+    _size(value)
+    return value
+
+
+def _kinds(values: tuple[Any, ...]) -> str:
+    return " and ".join(type(value).__name__.strip("_") for value in values)
+
+
+def listed(value: Any) -> list[Any]:
+    """The items of a plain list, or the keys of a dictionary."""
+    if type(value) not in (list, tuple, dict) or len(value) > MOST:
+        raise NotExpressionsError("goes through what is no list")
+    return list(value)

@@ -1,0 +1,266 @@
+"""Steps that are expressions alone: read without running anything, and refused if they are any more."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from tests.models import expression_steps
+from tests.models.expression_steps import prepare
+
+from trimtab.digest import digest_bytes
+from trimtab.errors import InvalidInputError, ModelCorruptError
+from trimtab.models.confined.messages import ModelRaisedError
+from trimtab.models.confined.predictor import check_servable, load_servable, needs_process
+from trimtab.models.inputs import inputs
+from trimtab.models.model import Model
+from trimtab.models.specification import (
+    EXPRESSIONS_RUNTIME,
+    SPECIFICATION_FILE,
+    STEPS_RUNTIME,
+    Specification,
+)
+from trimtab.models.steps.allowed import NotExpressionsError
+from trimtab.models.steps.document import PackedStep, read_steps
+from trimtab.models.steps.expressions import program_of
+from trimtab.models.steps.source import packed
+
+
+def raw_rows(count: int = 300, seed: int = 1) -> pl.DataFrame:
+    random = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "at": [datetime(2011, 1, 1 + row % 28, row % 24, tzinfo=UTC) for row in range(count)],
+            "place": random.choice(["harbour", "station", "elsewhere"], count),
+            "low": random.normal(5.0, 3.0, count),
+            "high": random.normal(15.0, 3.0, count),
+            "riders": random.integers(0, 9, count),
+            "cnt": random.normal(100.0, 9.0, count),
+        }
+    ).with_columns(pl.when(pl.col("riders") > 1).then(pl.col("low")).alias("low"))
+
+
+STEP = functools.partial(prepare, mean=4.5)
+
+
+def packed_with(step: Callable[..., Any], rows: pl.DataFrame) -> Model:
+    made = step(rows)
+    taken = inputs(made, [name for name in made.columns if name not in rows.columns or name == "riders"])
+    booster = lightgbm.train(
+        {"verbose": -1, "num_threads": 1}, lightgbm.Dataset(taken.matrix(made), rows["cnt"].to_numpy()), 10
+    )
+    return Model.lightgbm(booster, taken, target="cnt").with_steps(rows, before=step)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return packed_with(STEP, raw_rows())
+
+
+@pytest.fixture(scope="module")
+def package(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed") / "trips"
+    model.save(folder)
+    return folder
+
+
+def read(source: str, *, arguments: dict[str, str] | None = None, **others: str) -> Any:
+    files = {"code/steps.py": source.encode()}
+    files.update({f"code/{name}.py": text.encode() for name, text in others.items()})
+    return program_of(files, PackedStep("steps", "prepare", arguments or {}))
+
+
+def test_the_packed_source_is_read_as_what_the_function_does() -> None:
+    rows = raw_rows()
+    code = packed([prepare])
+    files = {f"code/{path}": content for path, content in code.files.items()}
+    ((module, name),) = code.names
+    program = program_of(files, PackedStep(module, name, {"mean": "4.5"}))
+    assert program.apply(rows).equals(STEP(rows))
+
+
+def test_a_gateway_serves_it_without_being_allowed_anything(model: Model, package: Path) -> None:
+    assert model.specification.runtime == EXPRESSIONS_RUNTIME
+    assert not needs_process(package)
+    check_servable(package, model="any")
+    rows = raw_rows(50, seed=2)
+    columns = rows.with_columns(pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).drop("cnt")
+    with load_servable(package, model="any") as predictor:
+        made = predictor.predict(columns.to_dict(as_series=False))
+        assert np.array_equal(made, model.predict(rows))
+        row = {name: [columns[name][0]] for name in columns.columns}
+        with pytest.raises(InvalidInputError, match="no time of type"):
+            predictor.predict({**row, "at": ["noon"]})
+        with pytest.raises(ModelRaisedError, match=r"step 'prepare' .* raised"):
+            predictor.predict({**row, "riders": [99]})
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (expression_steps.by_python, "has `frame['place']`"),
+        (expression_steps.by_branches, "has the statement `if"),
+        (expression_steps.by_series, "has `frame"),
+    ],
+)
+def test_a_step_that_is_more_runs_in_a_process_of_its_own_and_the_model_says_why(
+    step: Callable[..., Any], reason: str
+) -> None:
+    model = packed_with(step, raw_rows())
+    assert model.specification.runtime == STEPS_RUNTIME
+    assert reason in model.specification.options["needs_process"]
+
+
+POLARS = "import polars as pl\n"
+
+
+def step_of(expression: str, *, before: str = "") -> str:
+    return f"{POLARS}{before}\ndef prepare(frame):\n    return frame.with_columns(x={expression})\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        step_of("__import__('os').system('touch /tmp/hostile')"),
+        step_of("open('/etc/passwd').read()"),
+        step_of("pl.read_csv('/etc/passwd')"),
+        step_of("pl.col('x').map_elements(print)"),
+        step_of("pl.col('x').map_batches(print)"),
+        step_of("pl.Expr.deserialize(b'')"),
+        step_of("pl.col('x').pipe(print)"),
+        step_of("pl.col('x').register_plugin(lib='evil.so')"),
+        step_of("pl.plugins.register_plugin_function(plugin_path='evil.so')"),
+        step_of("pl.sql('select 1')"),
+        step_of("pl.col.__class__"),
+        step_of("pl.col('x').__class__"),
+        step_of("pl.col('x').meta.serialize()"),
+        step_of("pl.col('x').__reduce__()"),
+        step_of("pl.col('x')._pyexpr"),
+        step_of("(lambda: 1)()"),
+        step_of("[e for e in pl.col('x')]"),
+        step_of("'{0.__class__}'.format(1)"),
+        step_of("frame.map_rows(print)"),
+        step_of("frame.write_csv('/tmp/hostile')"),
+        step_of("os.system('x')", before="import os"),
+        step_of("os.system('x')", before="from os import path as os"),
+        step_of("system('x')", before="from os import system"),
+        step_of("1", before="print('ran')"),
+        step_of("1", before="x = [0]\nx[0] = 1\n"),
+        step_of("1", before="class A: pass"),
+        POLARS + "@print\ndef prepare(frame):\n    return frame\n",
+        POLARS + "def prepare(frame, x=open('/tmp/hostile', 'w')):\n    return frame\n",
+        POLARS + "def prepare(frame):\n    while True: pass\n",
+        POLARS + "def prepare(frame):\n    return prepare(frame)\n",
+        POLARS + "def prepare(frame):\n    return 3\n",
+        POLARS + "def prepare(frame):\n    import os\n    return frame\n",
+        "def prepare(frame)",
+        "x" * 10 + "(" * 5000,
+        f"x = {'-' * 100_000}1",
+        f"x = {'-' * 900}1\n" + POLARS + "def prepare(frame):\n    return frame.with_columns(y=x)",
+        f"x = 1{' + 1' * 900}\n" + POLARS + "def prepare(frame):\n    return frame.with_columns(*x)",
+        f"x{'.y' * 5000} = 1",
+    ],
+)
+def test_nothing_hostile_is_read_and_nothing_of_it_runs(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotExpressionsError):
+        read(source)
+    assert capsys.readouterr().out == ""
+    assert not Path("/tmp/hostile").exists()
+
+
+def doubled(first: str, line: str, times: int = 64) -> str:
+    lines = "".join(f"    {line}\n" for _ in range(times))
+    return f"{POLARS}def prepare(frame):\n    x = {first}\n{lines}    return frame.with_columns(y=x)\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        doubled("pl.col('a')", "x = x + x"),
+        doubled("pl.col('a')", "x = pl.coalesce(x, x)"),
+        doubled("3", "x = x * x"),
+        doubled("[1]", "x = x + x"),
+        doubled("'ab'", "x = f'{x}{x}'"),
+        doubled("2", "x = x ** x"),
+        doubled("'ab'", "x = x * 99999"),
+        doubled("[1]", "x = [x for y in [1, 2, 3]]\n    x = [*x, *x]"),
+        POLARS
+        + "".join(f"def f{n}(x):\n    return f{n + 1}(x) + f{n + 1}(x)\n" for n in range(40))
+        + "def f40(x):\n    return x\ndef prepare(frame):\n    return frame.with_columns(y=f0(1.0))\n",
+    ],
+)
+def test_no_few_lines_keep_a_gateway_busy(source: str) -> None:
+    with pytest.raises(NotExpressionsError):
+        read(source)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "pl.col('a') * 2 - 1.5 / pl.col('b')",
+        "-pl.col('a') ** 2 % 3 // 1",
+        "(pl.col('a') > 1) & ~(pl.col('b') <= 2) | (pl.col('c') == 'x')",
+        "pl.when(pl.col('a') > 1).then(pl.lit('p')).when(pl.col('b') > 1).then(None).otherwise(pl.col('c'))",
+        "pl.col('c').str.to_uppercase().str.slice(0, 1)",
+        "pl.col('c').replace_strict({'x': 1, 'y': 2}, default=None, return_dtype=pl.Int8)",
+        "pl.col('c').cast(pl.Enum(['x', 'y', 'zz'])).is_in(['x', 'y'])",
+        "pl.max_horizontal('a', pl.col('b')).clip(0, 1).round(2).cast(pl.Float32, strict=False)",
+        "pl.coalesce(pl.col('n'), pl.col('a'), 0.0).log1p()",
+        "pl.col('a').is_between(0, 1, closed='left')",
+    ],
+)
+def test_an_expression_is_built_as_python_would_build_it(expression: str) -> None:
+    frame = pl.DataFrame(
+        {"a": [0.5, 3.0, -1.0], "b": [1.0, 2.5, 9.0], "c": ["x", "y", "zz"], "n": [None, 1.0, 2.0]}
+    )
+    expected = frame.with_columns(x=eval(expression, {"pl": pl}))
+    assert read(step_of(expression)).apply(frame).equals(expected, null_equal=True)
+
+
+def test_names_arguments_and_modules_are_followed() -> None:
+    source = (
+        "from __future__ import annotations\nimport math\nimport polars as pl\nimport more\n"
+        "from more import rate\n"
+        "NAMES: list[str] = ['a', 'b']\n"
+        "def prepare(frame: pl.DataFrame, /, by: float = 2.0, *, names=NAMES) -> pl.DataFrame:\n"
+        "    'What it does.'\n"
+        "    made = [(pl.col(name) * rate(by) + math.pi).alias(f'{name}_rate') for name in names]\n"
+        "    return frame.with_columns(*made).select([more.HOUR, 'a_rate']).rename({'a_rate': 'rate'})\n"
+    )
+    more = POLARS + "HOUR = pl.col('b').cast(pl.Int64).alias('hour')\ndef rate(by):\n    return 10 * by\n"
+    made = read(source, arguments={"by": "3.0"}, more=more).apply(pl.DataFrame({"a": [1.0], "b": [2.0]}))
+    assert made.to_dicts() == [{"hour": 2, "rate": 30.0 + math.pi}]
+
+
+def test_a_package_whose_code_was_made_hostile_is_refused_and_not_run(package: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "hostile").mkdir()
+    (module,) = package.glob("code/**/expression_steps.py")
+    hostile = b"import pathlib\npathlib.Path('ran').touch()\n" + module.read_bytes()
+    path = str(module.relative_to(package))
+    for file in package.rglob("*"):
+        if file.is_file():
+            place = folder / file.relative_to(package)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.read_bytes())
+    (folder / path).write_bytes(hostile)
+    steps = read_steps((folder / "steps.json").read_bytes())
+    digests = {**steps.files, path: digest_bytes(hostile)}
+    content = msgspec.structs.replace(steps, files=digests).to_json()
+    (folder / "steps.json").write_bytes(content)
+    specification = msgspec.json.decode((folder / SPECIFICATION_FILE).read_bytes(), type=Specification)
+    changed = msgspec.structs.replace(specification, file_digest=digest_bytes(content))
+    (folder / SPECIFICATION_FILE).write_bytes(changed.to_json())
+    with pytest.raises(ModelCorruptError, match="is not applied: it has the statement `pathlib"):
+        load_servable(folder, model="any")
+    assert not Path("ran").exists()
