@@ -64,7 +64,7 @@ def unpacked(name: str, datatype: str, count: int, raw: Buffer) -> NDArray[Any] 
 
 def packed_numbers(values: Sequence[float]) -> bytes:
     """The numbers as FP64."""
-    return np.array(values, dtype="<f8").tobytes()
+    return struct.pack(f"<{len(values)}d", *values)
 
 
 def _texts(name: str, count: int, raw: Buffer) -> list[str]:
