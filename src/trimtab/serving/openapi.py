@@ -133,49 +133,80 @@ def example_row(endpoint: LoadedEndpoint) -> dict[str, Any]:
     return {name: example[name][0] for name in predictor.signature.names if name in example}
 
 
-def _paths(endpoint: LoadedEndpoint, signature: Signature, row: str) -> Document:
-    name, one = endpoint.name, {"$ref": f"#/components/schemas/{row}"}
-    rows = {"type": "array", "items": one, "minItems": 1}
-    columns = _object(
-        {
-            column.name: {"type": "array", "items": column_schema(column), "minItems": 1}
-            for column in signature.columns
-        },
-        required=[column.name for column in signature.columns if not column.nullable],
+class _Rows(msgspec.Struct, frozen=True):
+    """The schemas of rows in the ways that protocols write them."""
+
+    one: Document
+    by_name: Document
+    by_column: Document
+    by_position: Document
+
+
+def _rows(signature: Signature, row: str) -> _Rows:
+    one = {"$ref": f"#/components/schemas/{row}"}
+    return _Rows(
+        one,
+        by_name={"type": "array", "items": one, "minItems": 1},
+        by_column=_object(
+            {
+                column.name: {"type": "array", "items": column_schema(column), "minItems": 1}
+                for column in signature.columns
+            },
+            required=[column.name for column in signature.columns if not column.nullable],
+        ),
+        by_position={"type": "array", "items": {"type": "array"}, "minItems": 1},
     )
-    example = example_row(endpoint)
+
+
+def _plain(rows: _Rows) -> Document:
+    """The bodies of the plain protocol."""
     extras: Document = {
         "key": _KEY,
         "keys": {"type": "array", "items": {"type": ["string", "integer", "null"]}},
         "request_id": {"type": ["string", "integer"]},
     }
-    plain = {
-        "oneOf": [
-            _object({"row": one, **extras}, required=["row"], closed=True),
-            _object({"rows": rows, **extras}, required=["rows"], closed=True),
-            _object({"columns": columns, **extras}, required=["columns"], closed=True),
-        ]
+    ways = {"row": rows.one, "rows": rows.by_name, "columns": rows.by_column}
+    return {
+        "oneOf": [_object({name: way, **extras}, required=[name], closed=True) for name, way in ways.items()]
     }
-    listed = {"type": "array", "items": {"type": "array"}, "minItems": 1}
+
+
+def _of_tensorflow(rows: _Rows) -> list[Document]:
+    """The bodies of TensorFlow Serving, which MLflow takes as well."""
+    return [
+        _object({"instances": {"anyOf": [rows.by_name, rows.by_position]}}, required=["instances"]),
+        _object({"inputs": {"anyOf": [rows.by_column, rows.by_name, rows.by_position]}}, required=["inputs"]),
+    ]
+
+
+def _of_mlflow(rows: _Rows) -> Document:
+    """The bodies of MLflow's scoring server."""
     split = _object(
-        {"columns": {"type": "array", "items": _text}, "index": {"type": "array"}, "data": listed},
+        {
+            "columns": {"type": "array", "items": _text},
+            "index": {"type": "array"},
+            "data": rows.by_position,
+        },
         required=["data"],
         closed=True,
     )
-    by_column = {"anyOf": [columns, rows, listed]}
-    invoked = {
+    return {
         "oneOf": [
             _object({"dataframe_split": split}, required=["dataframe_split"]),
-            _object({"dataframe_records": rows}, required=["dataframe_records"]),
-            _object({"instances": {"anyOf": [rows, listed]}}, required=["instances"]),
-            _object({"inputs": by_column}, required=["inputs"]),
+            _object({"dataframe_records": rows.by_name}, required=["dataframe_records"]),
+            *_of_tensorflow(rows),
         ]
     }
+
+
+def _paths(endpoint: LoadedEndpoint, signature: Signature, row: str) -> Document:
+    name, example = endpoint.name, example_row(endpoint)
+    rows = _rows(signature, row)
     return {
         f"/v1/endpoints/{name}/predict": _post(
             f"Predict {endpoint.predictors[endpoint.primary].target}.",
             f"{name}_predict",
-            plain,
+            _plain(rows),
             {"row": example},
             {"$ref": "#/components/schemas/Predictions"},
             "Error",
@@ -192,7 +223,7 @@ def _paths(endpoint: LoadedEndpoint, signature: Signature, row: str) -> Document
         f"/endpoints/{name}/invocations": _post(
             "Predict, as MLflow's scoring server does.",
             f"{name}_invocations",
-            invoked,
+            _of_mlflow(rows),
             {"dataframe_split": {"columns": list(example), "data": [list(example.values())]}},
             _object({"predictions": {"type": "array", "items": _prediction()}}, required=["predictions"]),
             "MLflowError",
@@ -201,12 +232,7 @@ def _paths(endpoint: LoadedEndpoint, signature: Signature, row: str) -> Document
         f"/v1/models/{name}:predict": _post(
             "Predict, as TensorFlow Serving and KServe do.",
             f"{name}_v1_predict",
-            {
-                "oneOf": [
-                    _object({"instances": {"anyOf": [rows, listed]}}, required=["instances"]),
-                    _object({"inputs": by_column}, required=["inputs"]),
-                ]
-            },
+            {"oneOf": _of_tensorflow(rows)},
             {"instances": [example]},
             _object(
                 {
