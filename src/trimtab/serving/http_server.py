@@ -315,7 +315,8 @@ class Connection(asyncio.Protocol):
         if message.problem is None:
             message.problem = self._server.application.objection(message)
         self._stage = _BODY
-        if "expect" in message.headers and message.problem is None:
+        self._since = self._server.now
+        if "expect" in message.headers and message.problem is None and not self._behind:
             self._transport.write(CONTINUE)
 
     def on_body(self, data: bytes) -> None:
@@ -361,7 +362,12 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is on its way or being answered."""
-        return not self._closing and (self._stage != _BETWEEN or self._answering is not None)
+        return not self._closing and (self._stage != _BETWEEN or self._behind)
+
+    @property
+    def _behind(self) -> bool:
+        """Whether a request is being answered, or waits for that."""
+        return self._answering is not None or bool(self._whole)
 
     def look(self, now: float, idle_seconds: float) -> None:
         """End what has taken too long by `now`."""
