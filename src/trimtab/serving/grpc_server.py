@@ -15,6 +15,12 @@ LEAST_PING_SECONDS = 5
 KEEPALIVE_SECONDS = 60
 """How often a silent client is asked whether it is still there; if not, its connection is closed."""
 
+IDLE_SECONDS = 300
+"""How long a connection may be without a call; a client whose connection ends so opens another by itself."""
+
+GREETING_SECONDS = 30
+"""How long a client may take to begin to speak HTTP/2."""
+
 QUIET_SECONDS = 0.1
 """So long after the last call a server that is to end takes it that no more will come."""
 
@@ -41,6 +47,8 @@ class GrpcServer:
                 ("grpc.max_concurrent_streams", MOST_CALLS),
                 ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+                ("grpc.server_handshake_timeout_ms", GREETING_SECONDS * 1000),
                 ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_SECONDS * 1000),
             ]
         )
