@@ -97,8 +97,9 @@ def _values(series: pl.Series) -> Values:
     if series.dtype == pl.Date:
         return series.dt.strftime("%Y-%m-%d").to_list()
     if isinstance(series.dtype, pl.Datetime):  # a request carries times as such texts
-        offset = "%:z" if series.dtype.time_zone else ""
-        return series.dt.strftime(f"%Y-%m-%dT%H:%M:%S%.f{offset}").to_list()
+        if series.dtype.time_zone is None:
+            return series.dt.strftime("%Y-%m-%dT%H:%M:%S%.f").to_list()
+        return series.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.f+00:00").to_list()
     return series.to_list()
 
 
