@@ -33,10 +33,10 @@ class Answers:
 
 @contextlib.asynccontextmanager
 async def serving(size: int = 2) -> AsyncIterator[int]:
-    """A server with a patience of one second, on the port that is given."""
+    """A server with little patience, on the port that is given."""
     opened = listen("127.0.0.1", 0, who="test", option="")
     port = opened.getsockname()[1]
-    server = InheritedServer(Answers(size), opened.detach(), idle_seconds=1, log_enabled=False)
+    server = InheritedServer(Answers(size), opened.detach(), idle_seconds=0.3, log_enabled=False)
     task = asyncio.create_task(server.serve())
     try:
         yield port
