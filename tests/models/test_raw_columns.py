@@ -63,8 +63,7 @@ def carried(frame: pl.DataFrame) -> pl.DataFrame:
     if numbers:
         matrix = Encoder(Signature(numbers)).matrix(columns, frame.height)
     texts = [list(columns[column.name]) for column in signature.columns if column.kind == "text"]
-    made: pl.DataFrame = RawColumns(raw).frame(frame.height, matrix, texts)
-    return made
+    return RawColumns(raw).frame(frame.height, matrix, texts)
 
 
 @given(st.data())

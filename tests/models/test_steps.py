@@ -134,6 +134,29 @@ def test_only_the_second_parameter_of_the_step_behind_gets_the_rows(inner: Model
     assert np.array_equal(doubled.predict(raw), 2 * inner.predict(STEP(raw)))
 
 
+def by_sklearn(rows: pl.DataFrame, labels: np.ndarray[Any, Any]) -> Model:
+    linear = pytest.importorskip("sklearn.linear_model", reason="the extra onnx is not installed")
+    estimator = linear.LinearRegression().fit(rows, labels)
+    return Model.sklearn(estimator, inputs(rows), target="cnt")
+
+
+def by_xgboost(rows: pl.DataFrame, labels: np.ndarray[Any, Any]) -> Model:
+    xgboost = pytest.importorskip("xgboost", reason="the extra xgboost is not installed")
+    taken = inputs(rows)
+    booster = xgboost.train({"nthread": 1}, xgboost.DMatrix(taken.matrix(rows), labels), 5)
+    return Model.xgboost(booster, taken, target="cnt")
+
+
+@pytest.mark.parametrize("trained", [by_sklearn, by_xgboost])
+def test_a_model_of_any_kind_may_have_steps(
+    raw: pl.DataFrame, trained: Callable[..., Model], tmp_path: Path
+) -> None:
+    rows = STEP(raw).select("warmth", "hour", "offset", "place")
+    model = trained(rows, raw["cnt"].to_numpy().astype(float))
+    model.with_steps(raw, before=STEP, after=double).save(tmp_path / "model")
+    assert np.allclose(Model.load(tmp_path / "model").predict(raw), 2 * model.predict(rows), rtol=1e-6)
+
+
 def test_a_step_behind_alone_takes_the_rows_that_the_model_takes(inner: Model, raw: pl.DataFrame) -> None:
     rows = STEP(raw)
     doubled = inner.with_steps(rows, after=double)

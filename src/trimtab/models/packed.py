@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,14 +49,16 @@ class PackedPredictor(Predictor):
         self.example = made.example
         self._made = made
         self._apart: Predictor | None = None
+        self._starting = threading.Lock()
 
     def predict(self, columns: Columns, *, ignore_unknown: bool = False) -> NDArray[np.float64]:
         """One answer for each row. Raises what a model in a process of its own does."""
-        if self._apart is None:
-            folder = tempfile.TemporaryDirectory(prefix="trimtab-steps-")
-            weakref.finalize(self, folder.cleanup)
-            write_files(self._made, Path(folder.name))
-            self._apart = load_packaged(Path(folder.name))
+        with self._starting:
+            if self._apart is None:
+                folder = tempfile.TemporaryDirectory(prefix="trimtab-steps-")
+                weakref.finalize(self, folder.cleanup)
+                write_files(self._made, Path(folder.name))
+                self._apart = load_packaged(Path(folder.name))
         return self._apart.predict(columns, ignore_unknown=ignore_unknown)
 
     def close(self) -> None:

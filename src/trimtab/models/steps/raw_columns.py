@@ -87,7 +87,9 @@ class RawColumns:
     def __init__(self, columns: Sequence[RawColumn]) -> None:
         self._columns = [(column, column.type) for column in columns]
 
-    def frame(self, rows: int, numbers: NDArray[np.float64], texts: Sequence[Sequence[str | None]]) -> Any:
+    def frame(
+        self, rows: int, numbers: NDArray[np.float64], texts: Sequence[Sequence[str | None]]
+    ) -> pl.DataFrame:
         """The frame of so many rows: `numbers` has the columns of numbers and truth values in order (NaN:
         missing), `texts` the others. Raises InvalidInputError for a value that its type cannot hold."""
         places, others = iter(range(numbers.shape[1])), iter(texts)
