@@ -111,10 +111,12 @@ class Encoder:
     def _from_arrays(self, columns: Columns, rows: int) -> NDArray[np.float64] | None:
         """The numbers of columns that are all arrays with nothing unusual in them, one column after another;
         None for any other."""
-        arrays = [columns.get(encoder.name) for encoder in self._columns]
-        for encoder, values in zip(self._columns, arrays, strict=True):
+        arrays: list[NDArray[Any]] = []
+        for encoder in self._columns:
+            values = columns.get(encoder.name)
             if not isinstance(values, np.ndarray) or values.ndim != 1 or not encoder.takes(values):
                 return None
+            arrays.append(values)
         matrix = np.empty((len(arrays), rows), dtype=np.float64)
         np.stack(arrays, out=matrix)
         return matrix if np.isfinite(matrix).all() else None
@@ -131,7 +133,7 @@ class Encoder:
                 f"A matrix of the shape {matrix.shape} is not what the model takes.",
                 hint=f"It takes the columns {', '.join(self.signature.names)}.",
             )
-        numbers: NDArray[np.float64] = np.require(matrix, np.float64, "CA")
+        numbers: NDArray[np.float64] = np.require(matrix, np.float64, ["C", "A"])
         if np.isfinite(numbers).all():
             return numbers
         return self.matrix(dict(zip(self.signature.names, matrix.T, strict=True)), len(matrix))
@@ -260,7 +262,7 @@ class _ColumnEncoder:
         return numbers
 
 
-def floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
+def floats(values: Values) -> NDArray[np.float64] | None:
     """The numbers, which nobody may write to, or None if one is none or too large. True and false count as
     numbers here. A third of the time that np.array takes, which asks each value what it is."""
     try:

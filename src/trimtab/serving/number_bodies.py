@@ -72,7 +72,7 @@ class NumberBodies:
         """Reads a body of the plain protocol."""
         key = str | int | None
         return _decoder(
-            {"rows": list[self._record], "columns": self._columns},  # type: ignore[name-defined]
+            {"rows": list[self._record], "columns": self._columns},  # type: ignore[name-defined]  # made above
             {"key": key, "keys": list[key] | None, "request_id": key},
             strict=True,
         )
@@ -92,7 +92,7 @@ class NumberBodies:
         return _decoder(
             {
                 "dataframe_split": frame,
-                "dataframe_records": list[self._record],  # type: ignore[name-defined]
+                "dataframe_records": list[self._record],  # type: ignore[name-defined]  # made above
                 "instances": self._either,
                 "inputs": self._either,
             }
@@ -105,7 +105,7 @@ class NumberBodies:
 
     @property
     def _either(self) -> Any:
-        return list[_NumberRow | self._record] | self._columns  # type: ignore[name-defined]
+        return list[_NumberRow | self._record] | self._columns  # type: ignore[name-defined]  # made above
 
     def matrix(self, given: Any, names: list[str] | None = None) -> Matrix | None:
         """The matrix of rows or columns as they were decoded, None if they are none. Rows without names are
