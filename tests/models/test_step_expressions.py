@@ -14,6 +14,9 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 from tests.models import expression_steps
 from tests.models.expression_steps import prepare
 
@@ -226,6 +229,41 @@ def test_an_expression_is_built_as_python_would_build_it(expression: str) -> Non
     )
     expected = frame.with_columns(x=eval(expression, {"pl": pl}))
     assert read(step_of(expression)).apply(frame).equals(expected, null_equal=True)
+
+
+METHODS = ["abs()", "fill_null(0)", "fill_nan(None)", "clip(-1, 1)", "sin()", "cast(pl.Float32)", "round(1)"]
+
+
+@st.composite
+def expressions(draw: st.DrawFn, depth: int = 3) -> str:
+    form = draw(st.integers(0, 4)) if depth else 0
+
+    def part() -> str:
+        return draw(expressions(depth - 1))
+
+    if form == 1:
+        return f"({part()} {draw(st.sampled_from(['+', '-', '*', '/', '//', '%']))} {part()})"
+    if form == 2:
+        return f"(-{part()}).{draw(st.sampled_from(METHODS))}"
+    if form == 3:
+        when = (
+            f"({part()} {draw(st.sampled_from(['<', '<=', '>', '>=', '==', '!=']))} 2) | ~{part()}.is_null()"
+        )
+        return f"pl.when({when}).then({part()}).otherwise({part()})"
+    if form == 4:
+        return f"pl.max_horizontal([{part()}, {part()}])"
+    return draw(st.sampled_from(["pl.col('a')", "pl.col('b')", "pl.col('n')", "pl.lit(2)", "pl.lit(0.5)"]))
+
+
+@settings(deadline=None)
+@given(expressions())
+def test_any_expression_is_read_as_python_reads_it(expression: str) -> None:
+    frame = pl.DataFrame({"a": [0.5, 3.0, -1.0], "b": [1, 2, 9], "n": [None, 1.0, float("nan")]})
+    try:
+        expected = frame.with_columns(x=eval(expression, {"pl": pl}))
+    except pl.exceptions.PolarsError:
+        return
+    assert_frame_equal(read(step_of(expression)).apply(frame), expected, check_exact=True)
 
 
 def test_names_arguments_and_modules_are_followed() -> None:

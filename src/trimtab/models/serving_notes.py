@@ -8,10 +8,11 @@ from trimtab.errors import NotFoundError
 from trimtab.models.specification import MLMODEL_FILE, SPECIFICATION_FILE, STEPS_RUNTIME, Specification
 from trimtab.workspace import Workspace
 
+_APART = " in a process of its own, if allowed"
 _RUNTIMES = {
     "lightgbm": "LightGBM",
     "onnx": "ONNX Runtime",
-    "torch": "PyTorch in a process of its own, if allowed",
+    "torch": f"PyTorch{_APART}",
     "xgboost": "XGBoost",
 }
 
@@ -31,7 +32,7 @@ def how_served(workspace: Workspace, digest: str) -> str:
     if specification.has_steps:
         around = ((role, specification.options.get(role)) for role in ("before", "after"))
         steps = " and ".join(f"{step} {role} it" for role, step in around if step)
-        made = f"{made} with {steps}"
+        made = f"{made.removesuffix(_APART)} with {steps}"
         if specification.runtime == STEPS_RUNTIME:
             why = specification.options.get("needs_process", "")
             made = f"in a process of its own, if allowed, {made}; {why}"
