@@ -309,7 +309,7 @@ def test_a_request_whose_caller_is_gone_is_not_computed_on() -> None:
     async def gone() -> Echo:
         async with serving() as (echo, server, port):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(GET.replace(b"/echo", b"/gate"))
+            writer.write(GET.replace(b"/echo", b"/gate") + GET)
             await until(server, lambda: echo.gate is not None)
             writer.close()
             await until(server, lambda: bool(echo.cancelled))

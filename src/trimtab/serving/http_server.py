@@ -43,6 +43,9 @@ LOOK_SECONDS = 1.0
 
 QUIET_SECONDS = 0.1
 
+MOST_BEHIND = 16
+"""Requests behind the one that is being answered. With more, nothing is read, not even that the caller left."""
+
 TURN_SECONDS = 0.0005
 """How long a process leaves connections to others that share its socket, once it has taken one. Who is awake
 would take a whole burst of them otherwise, and keep them while the others have nothing to do."""
@@ -428,7 +431,7 @@ class Connection(asyncio.Protocol):
             self._answering = self._server.application.respond(message)
             self._step()
         self._driving = False
-        behind = bool(self._whole) or self._stuck
+        behind = len(self._whole) > MOST_BEHIND or self._stuck
         if behind != self._paused and not self._closing:
             self._paused = behind
             (self._transport.pause_reading if behind else self._transport.resume_reading)()
