@@ -176,6 +176,7 @@ def test_workers_are_replaced_under_load_without_one_refusal(served: Served) -> 
 def test_workers_end_when_their_gateway_is_killed_alone(served: Served) -> None:
     with RunningGateway(served.project) as running:
         running.until_ready()
+        until(lambda: bool(running.children("shipper")))
         children = [*running.children("worker"), *running.children("shipper")]
         assert len(children) == 2
         running.process.kill()

@@ -90,9 +90,12 @@ def _scores(part: PredictionColumns) -> list[str]:
     """As JSON what each version said, in the form of msgspec, for all rows of a version at once."""
     said = []
     for version, scores in zip(part.entry.versions, part.scores, strict=True):
-        numbers = msgspec.json.encode(scores.tolist()).decode()[1:-1].split(",")
-        said.append([f'"{version}":{number}' for number in numbers])
-    return [f"{{{one}}}" for one in (said[0] if len(said) == 1 else map(",".join, zip(*said, strict=True)))]
+        numbers = msgspec.json.encode(scores.tolist()).decode()[1:-1]
+        said.append(f'"{version}":' + numbers.replace(",", f'\n"{version}":'))
+    if len(said) == 1:
+        return ("{" + said[0].replace("\n", "}\n{") + "}").split("\n")
+    rows = zip(*(each.split("\n") for each in said), strict=True)
+    return [f"{{{','.join(row)}}}" for row in rows]
 
 
 def _series(name: str, kind: ColumnKind, cells: Cells, rows: int) -> pl.Series:

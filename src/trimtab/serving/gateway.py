@@ -16,12 +16,11 @@ from typing import NoReturn
 
 from trimtab.config import FILE_NAME, STATE_FOLDER, Settings, load_settings
 from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
-from trimtab.serving.access import access_for, check_binding, is_loopback, token_hashes
+from trimtab.serving.admission import access_for, check_binding, is_loopback
 from trimtab.serving.grpc_port import check_grpc, hold_port
 from trimtab.serving.last_known import read_last_known
 from trimtab.serving.listener import listen
 from trimtab.serving.log_folder import FOLDER
-from trimtab.serving.store_link import StoreLink
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +82,9 @@ def _stored_tokens(project: Path, settings: Settings, host: str) -> frozenset[st
     """The tokens in the metadata store, or those that were last known if it does not answer."""
     if is_loopback(host):
         return frozenset()
+    from trimtab.serving.access import token_hashes  # noqa: PLC0415  (SQLAlchemy: 0.2 s, on loopback in vain)
+    from trimtab.serving.store_link import StoreLink  # noqa: PLC0415  (the same)
+
     folder = project.resolve() / STATE_FOLDER / FOLDER
     link = StoreLink(project, settings, folder, actor="gateway")
     try:

@@ -102,7 +102,8 @@ class PredictionColumns:
 
     def requests(self) -> NDArray[np.int64]:
         """The event time of each request."""
-        return self.at[np.cumsum(self.counts) - self.counts]
+        firsts: NDArray[np.int64] = np.cumsum(self.counts) - self.counts
+        return np.take(self.at, firsts)
 
     def ids(self) -> list[str]:
         """The id of each row."""

@@ -52,6 +52,7 @@ class Shipper:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._left_alone: dict[str, float] = {}
+        self._known: Schemas = {}
 
     def ship(self, workspace: Workspace, stop: threading.Event | None = None) -> int:
         """Ship all segments that are indexed to their end and that nobody writes to any more, or as many as
@@ -83,8 +84,8 @@ class Shipper:
             if found.end > (0 if standing is None else standing.indexed):
                 return False
             content = Unfolding().columns(read_logged(found.bodies))
-            _append_predictions(workspace.tables, segment, content.predictions)
-            _append_feedback(workspace.tables, segment, content.labels)
+            _append_predictions(workspace.tables, self._known, segment, content.predictions)
+            _append_feedback(workspace.tables, self._known, segment, content.labels)
             if found.damaged:
                 kept = segment.path.with_suffix(".damaged")
                 kept.unlink(missing_ok=True)
@@ -101,28 +102,40 @@ def _mark_shipped(tx: Transaction, segment: Segment) -> None:
     )
 
 
-def _append_predictions(tables: Tables, segment: Segment, parts: list[PredictionColumns]) -> None:
+Schemas = dict[str, dict[str, pl.DataType]]
+"""The columns of tables as they were last seen."""
+
+
+def _append_predictions(
+    tables: Tables, known: Schemas, segment: Segment, parts: list[PredictionColumns]
+) -> None:
     by_endpoint: dict[str, list[PredictionColumns]] = defaultdict(list)
     for part in parts:
         by_endpoint[part.entry.endpoint].append(part)
     for endpoint, some in by_endpoint.items():
-        _append(tables, prediction_table(endpoint), prediction_columns(some), segment)
+        _append(tables, known, prediction_table(endpoint), prediction_columns(some), segment)
 
 
-def _append_feedback(tables: Tables, segment: Segment, labels: list[LabelFrame]) -> None:
+def _append_feedback(tables: Tables, known: Schemas, segment: Segment, labels: list[LabelFrame]) -> None:
     by_endpoint: dict[str, list[LabelFrame]] = defaultdict(list)
     for label in labels:
         by_endpoint[label.endpoint].append(label)
     for endpoint, some in by_endpoint.items():
-        _append(tables, feedback_table(endpoint), feedback_columns(some), segment)
+        _append(tables, known, feedback_table(endpoint), feedback_columns(some), segment)
 
 
-def _append(tables: Tables, table: str, rows: pl.DataFrame, segment: Segment) -> None:
+def _append(tables: Tables, known: Schemas, table: str, rows: pl.DataFrame, segment: Segment) -> None:
     try:
-        standing = tables.scan(table).collect_schema()
+        standing = known[table] if table in known else dict(tables.scan(table).collect_schema())
     except NotFoundError:
-        standing = pl.Schema()
-    version = tables.append(table, fitted(rows, standing), transaction_id=segment.id)
+        standing = {}
+    rows = fitted(rows, standing)
+    try:
+        version = tables.append(table, rows, transaction_id=segment.id)
+    except TrimtabError:
+        known.pop(table, None)  # somebody else may have changed it
+        raise
+    known[table] = {**rows.schema, **standing}
     if version and version % COMPACT_EVERY == 0:
         tables.compact(table)
 

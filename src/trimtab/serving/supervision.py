@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trimtab.errors import UnavailableError
 from trimtab.serving.lifeline import follow_lifeline
@@ -26,6 +27,10 @@ GRACE_SECONDS = 15.0
 SETTLE_SECONDS = 2.0
 """How long a new worker gets to load its models before the old one ends."""
 TICK_SECONDS = 0.1
+PATIENCE_SECONDS = 3.0
+"""How long the shipper waits for a worker to be ready."""
+SHIPPER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""It does one thing at a time, and is to hold little memory while it does."""
 HEALTHY_SECONDS = 5.0
 LONGEST_PAUSE = 5.0
 MOST_QUICK_DEATHS = 6
@@ -37,8 +42,16 @@ class Child:
     """A process that is started by the first `tend`, and again when it dies. Its standard input is a pipe
     that ends with us, so that it knows when we are gone."""
 
-    def __init__(self, name: str, command: Sequence[str], *, handles: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        handles: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
+        self._environment = environment
         self._command = [sys.executable, "-m", *command]
         self._handles = tuple(handles)
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,13 +61,17 @@ class Child:
 
     def successor(self) -> Child:
         """Another of its kind, not started yet."""
-        return Child(self.name, self._command[2:], handles=self._handles)
+        return Child(self.name, self._command[2:], handles=self._handles, environment=self._environment)
 
     def start(self) -> None:
         """Start the process."""
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, pass_fds=self._handles, start_new_session=True
+            self._command,
+            stdin=subprocess.PIPE,
+            pass_fds=self._handles,
+            start_new_session=True,
+            env=None if self._environment is None else {**os.environ, **self._environment},
         )
 
     def tend(self) -> None:
@@ -77,6 +94,11 @@ class Child:
         if self._process is not None:
             self._process.terminate()
 
+    def dismiss(self) -> None:
+        """Ask it to end by the end of its standard input, which it sees even if it has only just begun."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
     def wait(self, deadline: float) -> None:
         """Wait for its end until `deadline` (monotonic), then kill it."""
         if self._process is None:
@@ -89,13 +111,33 @@ class Child:
             self._process.wait()
 
 
+class Readiness:
+    """A pipe that every worker writes to once it answers; it holds nothing that anybody need read in time."""
+
+    def __init__(self) -> None:
+        self._reading, self.handle = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self.handle, False)
+        self._told = False
+
+    def told(self) -> bool:
+        """Whether a worker was ready yet."""
+        if not self._told:
+            with contextlib.suppress(BlockingIOError):
+                self._told = bool(os.read(self._reading, 1))
+        return self._told
+
+
 class Supervision:
     """Keeps workers and shipper alive until a signal; then ends the workers first, so that the shipper
-    sees all that they wrote."""
+    sees all that they wrote. The shipper begins once a worker is `ready`, or takes long: until then it would
+    only keep that from the processor."""
 
-    def __init__(self, workers: Sequence[Child], shipper: Child) -> None:
+    def __init__(self, workers: Sequence[Child], shipper: Child, ready: Readiness) -> None:
         self._workers = list(workers)
         self._shipper = shipper
+        self._ready = ready
+        self._shipped_from = time.monotonic() + PATIENCE_SECONDS
         self._stopping = False
         self._reloads = 0
 
@@ -114,8 +156,11 @@ class Supervision:
             self._end()
 
     def _tend(self, *more: Child) -> None:
-        for child in (*self._workers, self._shipper, *more):
+        for child in (*self._workers, *more):
             child.tend()
+        if time.monotonic() >= self._shipped_from or self._ready.told():
+            self._shipped_from = 0.0
+            self._shipper.tend()
         time.sleep(TICK_SECONDS)
 
     def _reload(self) -> None:
@@ -138,13 +183,16 @@ class Supervision:
         self._reloads += 1
 
     def _end(self) -> None:
-        for stage in (self._workers, [self._shipper]):
-            for child in stage:
-                with contextlib.suppress(ProcessLookupError):
-                    child.terminate()
-            deadline = time.monotonic() + GRACE_SECONDS
-            for child in stage:
-                child.wait(deadline)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.terminate()
+        for worker in self._workers:
+            worker.wait(deadline)
+        with contextlib.suppress(UnavailableError):
+            self._shipper.tend()  # it may not have begun yet, and there may be something to ship
+        self._shipper.dismiss()
+        self._shipper.wait(time.monotonic() + GRACE_SECONDS)
 
 
 def main() -> None:
@@ -167,12 +215,15 @@ def main() -> None:
         address.append("--shared")
     if asked.grpc_port is not None:
         address += ["--grpc-port", str(asked.grpc_port)]
+    ready = Readiness()
+    address += ["--ready", str(ready.handle)]
     workers = [
-        Child("worker", ["trimtab.serving.worker", *project, *address], handles=[asked.socket])
+        Child("worker", ["trimtab.serving.worker", *project, *address], handles=[asked.socket, ready.handle])
         for _ in range(asked.workers)
     ]
+    shipper = Child("shipper", ["trimtab.serving.shipper", *project], environment=SHIPPER_ENVIRONMENT)
     try:
-        Supervision(workers, Child("shipper", ["trimtab.serving.shipper", *project])).run()
+        Supervision(workers, shipper, ready).run()
     except UnavailableError as error:
         sys.exit(str(error))
 

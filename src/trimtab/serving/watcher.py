@@ -140,7 +140,8 @@ class Watcher:
                 tokens=tokens,
                 replay_at=replay_at,
             )
-        flush = self._known is None or standing.flush > self._known.flush
+        if self._known is None or standing.flush > self._known.flush:
+            self._flush(standing.flush)  # before the first answer, which would end its segment otherwise
         if changed or standing.flush != known.flush or replay_at != known.replay_at:
             known = msgspec.structs.replace(known, flush=standing.flush, replay_at=replay_at)
         view = self._state.view
@@ -150,8 +151,6 @@ class Watcher:
                 keep_last_known(self._folder, known)
         self._known = known
         self._state.looked_at = began
-        if flush:
-            self._flush(standing.flush)
         self._tell_of_dropped(workspace)
         self._beat(workspace)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -44,8 +45,9 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Everything that one worker process holds. `shared`: other workers listen on its socket too; `write`
-    stands for `os.write`, as in `SegmentWriter`; there is gRPC where it has a port."""
+    """Everything that one worker process holds. `shared`: other workers listen on its socket too; `ready`: a
+    pipe that it writes to once it answers; `write` stands for `os.write`, as in `SegmentWriter`; there is
+    gRPC where it has a port."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Worker:
         handle: int,
         *,
         shared: bool = False,
+        ready: int | None = None,
         grpc_port: int | None = None,
         write: Write = os.write,
     ) -> None:
@@ -62,6 +65,7 @@ class Worker:
         root = project.resolve() / STATE_FOLDER
         self._handle = handle
         self._shared = shared
+        self._ready = ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = State(View(access=access_for(settings, host, ())))
         limits = Limits(
@@ -109,6 +113,9 @@ class Worker:
             await self._grpc.start()
         await self._state.ready_view()  # until then, connections wait in the socket that workers share
         server.start()
+        if self._ready is not None:
+            with contextlib.suppress(OSError):  # nobody reads it for ever
+                os.write(self._ready, b"!")
         await stopping.wait()
         self._state.draining = True
         draining = [server.stop(DRAIN_SECONDS)]
@@ -152,6 +159,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--ready", type=int)
     parser.add_argument("--grpc-port", type=int)
     asked = parser.parse_args()
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
@@ -160,7 +168,13 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 20)
     keep_freed_memory()
     worker = Worker(
-        asked.project, asked.host, asked.port, asked.socket, shared=asked.shared, grpc_port=asked.grpc_port
+        asked.project,
+        asked.host,
+        asked.port,
+        asked.socket,
+        shared=asked.shared,
+        ready=asked.ready,
+        grpc_port=asked.grpc_port,
     )
     asyncio.run(worker.serve())
 
