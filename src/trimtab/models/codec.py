@@ -8,7 +8,7 @@ from trimtab.models.model import Model
 
 
 class ModelCodec:
-    """The codec of `Model` (see `trimtab.pipelines.codecs.Codec`). Its bytes never decide what code runs."""
+    """The codec of `Model` (see `trimtab.pipelines.codecs.Codec`). Reading runs no code that came with it."""
 
     def encode(self, value: Model, to: Path) -> None:
         """Write the model's folder at `to`."""

@@ -19,8 +19,8 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `nullable`: a value, or the whole column, may be missing. `categories`: the known values of a category
     column, texts or whole numbers; a value's code is its position, and a value that is not among them
-    counts as missing, or is refused if the column is `closed`. Only models in a process of their own take
-    free "text".
+    counts as missing, or is refused if the column is `closed`. Only models in a process of their own, and
+    those with steps, take free "text".
     """
 
     name: str
