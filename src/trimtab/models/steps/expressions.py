@@ -166,7 +166,7 @@ class _Reader:
         if isinstance(root, ast.Name) and len(found := self._trees[module].get(root.id, [])) == 1:
             names = [*_origin(found[0], root.id), *names]
         if ".".join(names) != "trimtab.step":
-            raise NotExpressionsError(f"has the decorator {ast.unparse(decorator):.60}")
+            raise NotExpressionsError(f"has the decorator {_shown(decorator)}")
 
     def _imported(self, statement: ast.Import, name: str) -> _Module:
         for alias in statement.names:
@@ -229,7 +229,7 @@ class _Reader:
     ) -> list[Any]:
         (first, *others) = node.generators
         if others or first.ifs or not isinstance(first.target, ast.Name):
-            raise NotExpressionsError(f"has `{ast.unparse(node):.60}`")
+            raise NotExpressionsError(f"has `{_shown(node)}`")
         over = listed(self._value(first.iter, module, names))
         name = first.target.id
         made = [self._value(node.elt, module, {**names, name: item}) for item in over]
@@ -280,7 +280,7 @@ class _Reader:
                 return getattr(pl, name)(*map(bare, args), **named)
         if isinstance(base, _Module) and base.name in self._trees:
             return self.call(self.named(base.name, name), args, named)
-        raise NotExpressionsError(f"calls {ast.unparse(node.func):.60}")
+        raise NotExpressionsError(f"calls {_shown(node.func)}")
 
 
 def _computed(node: ast.expr, read: Callable[[ast.expr], Any]) -> Any:
@@ -291,7 +291,7 @@ def _computed(node: ast.expr, read: Callable[[ast.expr], Any]) -> Any:
             return operated(op, read(operand))
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return operated(op, read(left), read(right))
-    raise NotExpressionsError(f"has `{ast.unparse(node):.60}`")
+    raise NotExpressionsError(f"has `{_shown(node)}`")
 
 
 def _parsed(content: bytes) -> ast.Module:
@@ -324,7 +324,7 @@ def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:
             return name, value
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
             return name, value
-    raise NotExpressionsError(f"has the statement `{ast.unparse(statement):.60}`")
+    raise NotExpressionsError(f"has the statement `{_shown(statement)}`")
 
 
 def _origin(statement: ast.stmt, name: str) -> list[str]:
@@ -335,6 +335,10 @@ def _origin(statement: ast.stmt, name: str) -> list[str]:
                 start = [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
                 return [*start, alias.name]
     return []
+
+
+def _shown(node: ast.AST) -> str:
+    return f"{' '.join(ast.unparse(node).split()):.60}"
 
 
 def _constant(name: str) -> float:
