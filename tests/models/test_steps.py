@@ -29,6 +29,7 @@ from trimtab.models.inputs import inputs
 from trimtab.models.model import Model
 from trimtab.models.packed import load_packaged
 from trimtab.models.specification import SPECIFICATION_FILE, Specification
+from trimtab.models.steps.applied import Applied, StepFailedOnRowsError
 from trimtab.models.steps.document import Steps, read_steps
 
 MEAN = 59.0
@@ -155,6 +156,15 @@ def test_a_model_of_any_kind_may_have_steps(
     model = trained(rows, raw["cnt"].to_numpy().astype(float))
     model.with_steps(raw, before=STEP, after=double).save(tmp_path / "model")
     assert np.allclose(Model.load(tmp_path / "model").predict(raw), 2 * model.predict(rows), rtol=1e-6)
+
+
+def test_a_panic_of_polars_is_a_step_that_failed(inner: Model, raw: pl.DataFrame) -> None:
+    def panicking(frame: pl.DataFrame) -> pl.DataFrame:
+        raise pl.exceptions.PanicException("unreachable")
+
+    applied = Applied(inner._predictor, panicking, None, with_rows=False)
+    with pytest.raises(StepFailedOnRowsError, match=r"'panicking' .* raised PanicException"):
+        applied.answers(raw)
 
 
 def test_a_step_behind_alone_takes_the_rows_that_the_model_takes(inner: Model, raw: pl.DataFrame) -> None:

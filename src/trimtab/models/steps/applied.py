@@ -104,7 +104,7 @@ def _called(role: str, step: Function, *given: Any) -> Any:
         return step(*given)
     except InvalidInputError:
         raise  # so a step refuses rows
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:  # which is no Exception
         text = " ".join(str(error).split())
         shown = text if len(text) <= 300 else f"{text[:300]}..."
         raise StepFailedOnRowsError(

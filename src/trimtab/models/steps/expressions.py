@@ -61,6 +61,8 @@ def program_of(files: Mapping[str, bytes], step: PackedStep) -> Program:
         raise NotExpressionsError(f"is not understood: {type(error).__name__}: {error}") from error
     except RecursionError:
         raise NotExpressionsError("is nested too deeply") from None
+    except pl.exceptions.PanicException as error:
+        raise NotExpressionsError(f"makes Polars panic: {error}") from error
     if not isinstance(made, Program):
         raise NotExpressionsError("does not answer with the frame that it selected")
     return made
