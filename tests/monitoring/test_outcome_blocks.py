@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,8 +131,8 @@ def record(workspace: Workspace, rows: Answered) -> list[str]:
     return rows.ids()
 
 
-def label(value: float, **named: object) -> LabelRecord:
-    return LabelRecord(endpoint="rides", label=value, labelled_at=AT, **named)  # type: ignore[arg-type]
+def label(value: float, **named: Any) -> LabelRecord:
+    return LabelRecord(endpoint="rides", label=value, labelled_at=AT, **named)
 
 
 def test_a_prediction_costs_a_few_bytes(workspace: Workspace) -> None:
@@ -167,7 +168,8 @@ def test_labels_of_many_blocks_find_their_own_by_id_and_by_key(any_workspace: Wo
     told = []
     for row in range(0, rows, step):
         at = AT + row * 1_000_000
-        named = [{"id": ids[row]}, {"key": f"k{row}", "at": at}, {"key": f"k{row}"}][row % 3]
+        ways: list[dict[str, Any]] = [{"id": ids[row]}, {"key": f"k{row}", "at": at}, {"key": f"k{row}"}]
+        named = ways[row % 3]
         told.append(label(float(row), **named))
     assert any_workspace.write(lambda tx: record_labels(tx, told)).joined == len(told)
     joined = Outcomes(any_workspace).joined("rides", NOON, NOON + DAY)
