@@ -56,6 +56,9 @@ MOST_CONNECTIONS = 8192
 OTHER_FILES = 256
 """Files that a process needs beside its connections."""
 
+LARGE_PIECE = 4 * 2**10
+"""Pieces of a body that are smaller are put together at once, since each costs memory beside its bytes."""
+
 BODIES_HELD = 2**29
 """How many bytes of bodies may be there, on their way or being answered."""
 
@@ -209,7 +212,7 @@ class Connection(asyncio.Protocol):
         self._message = Message()
         self._target = b""
         self._head = 0
-        self._body: bytes | bytearray = b""
+        self._body: list[bytes | bytearray] = []
         self._come = 0  # bytes of the body so far
         self._whole: deque[Message] = deque()  # requests behind the one that is being answered
         self._asked = self._message
@@ -340,12 +343,13 @@ class Connection(asyncio.Protocol):
             self._come += size
             return
         server.held += size
-        if not self._body:
-            self._body = data
-        elif type(self._body) is bytearray:
-            self._body += data
+        pieces = self._body
+        if size >= LARGE_PIECE or not pieces:
+            pieces.append(data)  # and copied once, when all are there
+        elif type(last := pieces[-1]) is bytearray:
+            last += data
         else:
-            self._body = bytearray(self._body + data)
+            pieces.append(bytearray(data))
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -353,9 +357,10 @@ class Connection(asyncio.Protocol):
         message.keep_alive = self._parser.should_keep_alive() and not isinstance(
             message.problem, MalformedError
         )
-        if self._body:
-            message.body = bytes(self._body)
-            self._body = b""  # and held until it is answered
+        pieces = self._body
+        if pieces:
+            message.body = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()  # and held until it is answered
         self._come = 0
         self._stage = _BETWEEN
         self._whole.append(message)
@@ -407,9 +412,8 @@ class Connection(asyncio.Protocol):
 
     def _let_go(self) -> None:
         """Hold nothing of a body any more."""
-        if self._body:
-            self._server.held -= len(self._body)
-            self._body = b""
+        self._server.held -= sum(map(len, self._body))
+        self._body.clear()
 
     def _refuse(self, error: TrimtabError) -> None:
         """Answer that this request cannot be taken, behind those before it, and then close."""
