@@ -25,6 +25,8 @@ MOST_ROWS = 2**24
 """More than the rows of one request."""
 
 _HEAD = 12
+_SHELVES = 2**32 // SHELF_NUMBERS
+"""Shelves of one minter."""
 _SINGLE = re.compile(r"[A-Za-z0-9_-]{28}")
 _ROW = re.compile(r"([A-Za-z0-9_-]{32})\.(0|[1-9][0-9]{0,7})")
 _FROM_URL = str.maketrans("-_", "+/")
@@ -151,15 +153,15 @@ def _shelved_parts(
     whole: bytes, numbers: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Names]]:
     minters = np.frombuffer(whole, np.uint8).reshape(-1, _HEAD)[:, :8].copy().view(">u8").ravel()
-    firsts = numbers - numbers % SHELF_NUMBERS
+    several, of_minters = np.unique(minters, return_inverse=True)
+    shelves, which = np.unique(of_minters * _SHELVES + numbers // SHELF_NUMBERS, return_inverse=True)
     ends = np.cumsum(rows)
     total = int(ends[-1])
     starts = np.repeat(ends - rows, rows)
     places = np.repeat(numbers * MOST_ROWS, rows) + (np.arange(total) - starts)
-    kinds = np.stack([minters.astype(np.uint64), firsts.astype(np.uint64)])
-    shelves, which = np.unique(kinds, axis=1, return_inverse=True)
-    of_rows = np.repeat(which.ravel(), rows)
-    for index in range(shelves.shape[1]):
-        shelf = int(shelves[0, index]).to_bytes(8, "big") + int(shelves[1, index]).to_bytes(4, "big")
-        mine = np.flatnonzero(of_rows == index) if shelves.shape[1] > 1 else np.arange(total)
+    of_rows = np.repeat(which, rows)
+    for index, each in enumerate(shelves.tolist()):
+        minter, number = divmod(each, _SHELVES)
+        shelf = int(several[minter]).to_bytes(8, "big") + (number * SHELF_NUMBERS).to_bytes(4, "big")
+        mine = np.flatnonzero(of_rows == index) if len(shelves) > 1 else np.arange(total)
         yield mine, Names(shelf, places[mine])

@@ -8,6 +8,7 @@ Its shipper starts it. It may be killed at any time, and another one begins agai
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import secrets
@@ -53,6 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trimtab.serving.carrier")
     parser.add_argument("--project", type=Path, required=True)
     asked = parser.parse_args()
+    # Thousands of rows become objects at once, and none is part of a cycle: to look for cycles can wait.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     logging.basicConfig(format="%(asctime)s carrier %(levelname)s %(message)s", level=logging.INFO)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

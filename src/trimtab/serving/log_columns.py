@@ -26,8 +26,9 @@ _FLOAT = 0xCB
 """The byte that msgpack has before a float of 64 bits."""
 
 
-class LoggedRow(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A `RowFrame` with its values unread, since thousands are read at once."""
+class LoggedRow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """A `RowFrame` with its values unread, since thousands are read at once. It is part of no cycle, so the
+    collector need not look at it."""
 
     ref: int
     id: str

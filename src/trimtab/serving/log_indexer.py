@@ -19,7 +19,7 @@ from trimtab.serving.segments import Segment, segments
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
-MOST_BYTES = 4 * 2**20
+MOST_BYTES = 8 * 2**20
 """Bytes of segments after which an indexing transaction takes no more, which bounds the memory that a burst
 of predictions takes."""
 

@@ -9,6 +9,7 @@ only while there are some: Delta Lake takes as much memory as all the rest of a 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import secrets
@@ -150,6 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trimtab.serving.shipper")
     parser.add_argument("--project", type=Path, required=True)
     asked = parser.parse_args()
+    # Thousands of rows become objects at once, and none is part of a cycle: to look for cycles can wait.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     logging.basicConfig(format="%(asctime)s shipper %(levelname)s %(message)s", level=logging.INFO)
     process = ShipperProcess(asked.project)
     for number in (signal.SIGTERM, signal.SIGINT):
