@@ -48,7 +48,7 @@ class Carriage:
                 return
             if self._carrier.returncode:
                 _log.error("the carrier died (status %s)", self._carrier.returncode)
-            self._carrier = None
+            self.end()
             left = self._ended()
             stuck = bool(left & self._left)
             self._pause = min(max(2 * self._pause, SHORTEST_PAUSE), LONGEST_PAUSE) if stuck else 0.0
@@ -64,15 +64,16 @@ class Carriage:
 
     def end(self) -> None:
         """Let the carrier finish the segment that it is at, and end."""
-        if self._carrier is None:
+        carrier, self._carrier = self._carrier, None
+        if carrier is None:
             return
-        assert self._carrier.stdin is not None
-        self._carrier.stdin.close()
+        assert carrier.stdin is not None
+        carrier.stdin.close()
         try:
-            self._carrier.wait(GRACE_SECONDS)
+            carrier.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._carrier.kill()
-            self._carrier.wait()
+            carrier.kill()
+            carrier.wait()
 
     def _ended(self) -> frozenset[str]:
         return frozenset(segment.id for segment in segments(self._folder) if segment.orphaned())
