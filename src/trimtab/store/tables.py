@@ -139,7 +139,14 @@ class DeltaTables:
         with self._exclusive(f"table:{table}"):
             standing = self._open(table)
             if standing is not None:
-                standing.optimize.compact()
+                floats = [
+                    field.name
+                    for field in standing.schema().fields
+                    if getattr(field.type, "type", None) in ("double", "float")
+                ]
+                standing.optimize.compact(
+                    max_concurrent_tasks=1, writer_properties=_without_dictionaries(floats)
+                )
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:
@@ -186,8 +193,12 @@ def _writer(rows: pl.DataFrame) -> WriterProperties:
         for name, dtype in rows.schema.items()
         if dtype.is_float() or (dtype == pl.String and some[name].n_unique() > some.height // 2)
     ]
+    return _without_dictionaries(plain)
+
+
+def _without_dictionaries(columns: Sequence[str]) -> WriterProperties:
     without = ColumnProperties(dictionary_enabled=False)
-    return WriterProperties(column_properties=dict.fromkeys(plain, without))
+    return WriterProperties(column_properties=dict.fromkeys(columns, without))
 
 
 def _widens(given: pl.DataType, kept: pl.DataType) -> bool:
