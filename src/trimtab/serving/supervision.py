@@ -29,8 +29,13 @@ SETTLE_SECONDS = 2.0
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 3.0
 """How long the shipper waits for a worker to be ready."""
-SHIPPER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""It does one thing at a time, and is to hold little memory while it does."""
+SHIPPER_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "4194304",
+    "MALLOC_TRIM_THRESHOLD_": "16777216",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""It does one thing at a time, and is to give back what a burst of predictions took."""
 HEALTHY_SECONDS = 5.0
 LONGEST_PAUSE = 5.0
 MOST_QUICK_DEATHS = 6
