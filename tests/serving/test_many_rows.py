@@ -19,6 +19,7 @@ from trimtab.errors import InvalidInputError
 from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.signature import Column, Output, Signature
 from trimtab.models.specification import Specification
+from trimtab.serving.answering import Answering
 from trimtab.serving.frames import MatrixFrame, RowsFrame, scan
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.many_rows import ManyRows
@@ -72,7 +73,9 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.written = b""
         log = PredictionLog(SegmentWriter(folder, Limits(), write=self._write), "refuse")
-        self.many = ManyRows(PredictionIds(bytes(32)), log)
+        ids = PredictionIds(bytes(32))
+        self.many = ManyRows(ids, log)
+        self.answer = Answering(ids, log).answer
 
     def _write(self, handle: int, data: bytes) -> int:
         self.written += data
@@ -138,6 +141,33 @@ def test_a_pinned_version_takes_the_matrix_in_its_own_order(scene: Scene) -> Non
     assert answer.versions == [2] * ROWS
     assert [row.values for row in scene.rows()] == [[a, None, c] for c, a in matrix.tolist()]
     assert [row.scores[0] for row in scene.rows()] == [None] * ROWS  # it misses its column b
+
+
+@pytest.mark.parametrize("version", [None, "1", "2"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"row": {"a": 1.0, "b": 200.0}},
+        {"columns": {"b": [200.0], "a": [1.0]}},
+        {"columns": {"a": [1.0, 1.0], "b": [200.0, 200.0]}},
+        {"matrix": [1.0, 200.0]},
+    ],
+    ids=["row", "one row by column", "columns", "matrix"],
+)
+def test_the_log_has_each_number_under_its_column_whichever_version_is_pinned(
+    scene: Scene, version: str | None, asked: dict[str, Any]
+) -> None:
+    endpoint = endpoint_of(model(A, B), model(B, A))
+    if "matrix" in asked:
+        order = -1 if version == "2" else 1
+        asked = {"matrix": np.array([asked["matrix"][::order]] * 2)}
+    question = Question(endpoint=endpoint, at=1, started=time.perf_counter_ns(), version=version, **asked)
+    answer = asyncio.run(scene.answer(question))
+    assert set(answer.predictions) == {1.0 * 2 + 200.0 if version == "2" else 1.0 + 200.0 * 2}
+    assert endpoint.columns == ("a", "b")
+    rows = scene.rows()
+    assert [row.values for row in rows] == [[1.0, 200.0]] * len(answer.predictions)
+    assert [row.scores for row in rows] == [[401.0, 202.0]] * len(rows)
 
 
 def test_keys_of_their_own_are_dealt_row_by_row(scene: Scene) -> None:

@@ -208,7 +208,7 @@ def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes | None]
     if not endpoint.sampler.takes(key or question.request_id or row.id):
         return answer, None
     cells, given = row.cells, row.encoded[row.leader]
-    if given is not None and endpoint.plain:
+    if given is not None and row.leader == endpoint.primary and endpoint.primary_row_is_logged_row:
         values: Sequence[Any] = given  # the very numbers that the model took
     else:
         values = [None if name is None else plain(cells.get(name)) for name in endpoint.logged]

@@ -55,8 +55,8 @@ class LoadedEndpoint:
                 columns.setdefault(column.name, column)
         self.columns = tuple(columns)
         signature = predictors[self.primary].signature
-        # Whether what the primary takes of a row is the row itself.
-        self.plain = (
+        # Whether the numbers that the primary takes of a row are, in their order, what the log has of it.
+        self.primary_row_is_logged_row = (
             self.columns == tuple(signature.names)
             and not options.redact
             and all(column.kind == "number" and not column.nullable for column in signature.columns)
