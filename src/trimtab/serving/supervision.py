@@ -75,7 +75,7 @@ class Child:
             self._command,
             stdin=subprocess.PIPE,
             pass_fds=self._handles,
-            start_new_session=True,
+            process_group=0,  # out of reach of Ctrl-C; in a session of its own, niceness would not count
             env=None if self._environment is None else {**os.environ, **self._environment},
         )
 
