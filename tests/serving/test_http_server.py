@@ -179,10 +179,38 @@ def test_a_target_may_name_the_server() -> None:
 
 
 def test_a_wish_for_another_protocol_is_answered_in_this_one() -> None:
-    upgrade = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nPRI *"
-    answer = heard(upgrade)
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert answer.endswith(b"/echo")
+    wish = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk"
+    asked = GET[:-2] + wish + b"\r\n\r\n"
+    answers = heard(asked * 2000 + last(post(b"abc", wish)))  # with one beside that closes
+    assert answers.count(b"HTTP/1.1 200 OK") == 2001
+    assert answers.endswith(b"abc")
+
+
+def test_a_body_is_read_whatever_else_its_request_wishes() -> None:
+    # As curl --http2 and the client of Java send every first request.
+    wish = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk"
+    chunked = b"POST / HTTP/1.1\r\nhost: x\r\n" + wish + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked += b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+    requests = GET + post(b"hello", wish) + chunked + last(GET)
+    bodies = [b"/echo", b"hello", b"abcdefg", b"/echo"]
+    for pieces in ([requests], [requests[at : at + 1] for at in range(len(requests))]):
+        parts = heard(*pieces).split(b"HTTP/1.1 200 OK")[1:]
+        assert [part.partition(b"\r\n\r\n")[2] for part in parts] == bodies
+
+
+def test_a_wish_for_another_protocol_gets_nothing_past_the_checks() -> None:
+    wish = b"upgrade: x\r\nconnection: upgrade"
+    refused = heard(post(b"hello", wish, b"host: y"))
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in refused
+    answers = heard(post(b"a" * (LIMIT + 1), wish) + post(b"b", wish, path=b"/forbidden") + last(post(b"c")))
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"413", b"403", b"200"]
+
+
+def test_a_tunnel_is_not_made() -> None:
+    answer = heard(b"CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n\r\n" + GET)
+    assert b"connection: close" in answer
+    assert answer.count(b"\r\ndate: ") == 1
 
 
 def test_a_client_that_asks_whether_to_send_its_body_is_told() -> None:

@@ -237,12 +237,7 @@ class Connection(asyncio.Protocol):
             return
         before = self._message
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request is whole, and answered as if it had not asked for another protocol.
-            self._deaf = True
-            if self._whole:
-                self._whole[-1].keep_alive = False
+            self._read(data)
         except httptools.HttpParserError as error:
             self._refuse(MalformedError(f"This is not a request of HTTP/1.1: {error}."))
             return
@@ -322,8 +317,8 @@ class Connection(asyncio.Protocol):
             message.problem = self._server.application.objection(message)
         self._stage = _BODY
         self._since = self._server.now
-        if "expect" in message.headers and message.problem is None and not self._behind:
-            self._transport.write(CONTINUE)
+        if "expect" in message.headers and not self._behind:
+            self._ask_for_body()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
@@ -367,6 +362,32 @@ class Connection(asyncio.Protocol):
 
     # What is ours.
 
+    def _read(self, data: bytes) -> None:
+        """Have httptools read what came.
+
+        It takes what is behind the head of a request that asks for another protocol to be in that one. There
+        is none here, so its head is read again without the wish; then its body is one.
+        """
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                asked = self._whole.pop()
+                if asked.method == "CONNECT":  # it has no body, and what follows is for another server
+                    asked.keep_alive = False
+                    self._whole.append(asked)
+                    self._deaf = True
+                    return
+                rest = memoryview(rest)[upgrade.args[0] :]
+                lines = _head_without_upgrade(asked, self._target, self._parser.get_http_version())
+                self._parser = httptools.HttpRequestParser(self)
+                self._parser.feed_data(lines)
+                self._message.problem = asked.problem  # of headers that were there twice, too
+                self._parser.feed_data(b"\r\n")
+            else:
+                return
+
     @property
     def busy(self) -> bool:
         """Whether a request is on its way or being answered."""
@@ -409,6 +430,11 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         else:
             self._transport.close()
+
+    def _ask_for_body(self) -> None:
+        """Tell a caller that waits for it to send its body, if that is wanted."""
+        if self._message.problem is None and self._message.headers.pop("expect", None) is not None:
+            self._transport.write(CONTINUE)
 
     def _let_go(self) -> None:
         """Hold nothing of a body any more."""
@@ -485,6 +511,19 @@ class Connection(asyncio.Protocol):
             self.close()
         elif self._whole and not self._driving:
             self._drive()
+
+
+def _head_without_upgrade(asked: Message, target: bytes, version: str) -> bytes:
+    """The head of a request that asks for no other protocol, but for the empty line at its end."""
+    lines = [b"%s %s HTTP/%s" % (asked.method.encode("latin-1"), target, version.encode("ascii"))]
+    lines += [
+        f"{name}: {value}".encode("latin-1")
+        for name, value in asked.headers.items()
+        if name not in {"upgrade", "connection", "http2-settings"}
+    ]
+    if not asked.keep_alive:
+        lines.append(b"connection: close")
+    return b"\r\n".join([*lines, b""])
 
 
 def _origin_form(target: bytes) -> str:
