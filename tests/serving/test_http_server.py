@@ -432,6 +432,39 @@ def test_a_server_that_stops_answers_what_it_has_begun() -> None:
     assert answer.endswith(b"/gate")
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_who_comes_while_a_server_stops_is_answered(shared: bool) -> None:
+    async def stopping() -> list[bytes]:
+        async with serving(shared=shared) as (_, server, port):
+            stopped = asyncio.create_task(server.stop(60))
+            await until(server, lambda: server.draining)
+            asked = [asyncio.create_task(said_to(port, GET)) for _ in range(20)]
+            await asyncio.wait(asked)
+            await stopped
+            return [each.result() for each in asked]
+
+    answers = asyncio.run(stopping())
+    assert all(answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer for answer in answers)
+
+
+def test_who_was_taken_last_may_still_say_what_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "QUIET_SECONDS", 0.5)
+
+    async def stopping() -> bytes:
+        async with serving() as (_, server, port):
+            stopped = asyncio.create_task(server.stop(60))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await until(server, lambda: bool(server.connections))
+            await until(server, lambda: not server._accepting)
+            writer.write(GET)
+            answer = await reader.read()
+            writer.close()
+            await stopped
+            return answer
+
+    assert asyncio.run(stopping()).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_process_claims_the_files_that_its_connections_need() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

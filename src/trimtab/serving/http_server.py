@@ -42,9 +42,10 @@ LOOK_SECONDS = 1.0
 """One look at all connections so often, where a timer for each would cost every request."""
 
 QUIET_SECONDS = 0.1
+"""How long a server that stops goes on taking connections, and then waits for the request of the last."""
 
 MOST_BEHIND = 16
-"""Requests behind the one that is being answered. With more, nothing is read, not even that the caller left."""
+"""Requests behind the one being answered. With more, nothing is read, not even that the caller left."""
 
 TURN_SECONDS = 0.0005
 """How long a process leaves connections to others that share its socket, once it has taken one. Who is awake
@@ -131,6 +132,7 @@ class HttpServer:
         self._shared = shared
         self._most = possible_connections() if most_connections is None else most_connections
         self._loop: asyncio.AbstractEventLoop
+        self._taking = True  # connections, as long as there is room
         self._accepting = False
         self._watching: asyncio.TimerHandle
 
@@ -144,8 +146,10 @@ class HttpServer:
         """Answer what has come, take no more, and close all connections, within so many seconds."""
         self.draining = True
         deadline = time.monotonic() + seconds
-        await asyncio.sleep(QUIET_SECONDS)  # what has just been sent is here after it
-        self._accept(False)  # for good, now that it is draining
+        await asyncio.sleep(QUIET_SECONDS)  # who has just come is taken after it
+        self._taking = False
+        self._accept(False)
+        await asyncio.sleep(QUIET_SECONDS)  # and what the last of them sent is read
         # Polled, so that requests need not tell anybody that they are done.
         while any(each.busy for each in self.connections) and time.monotonic() < deadline:  # noqa: ASYNC110  (at the end, once)
             await asyncio.sleep(0.02)
@@ -187,7 +191,7 @@ class HttpServer:
             self._loop.call_later(TURN_SECONDS, self._go_on)
 
     def _go_on(self) -> None:
-        self._accept(not self.draining and len(self.connections) < self._most)
+        self._accept(self._taking and len(self.connections) < self._most)
 
     def _look(self) -> None:
         self.now = now = time.monotonic()
