@@ -26,6 +26,7 @@ def message(body: bytes, encoding: str | None) -> Message:
         (BODY, None),
         (BODY, "identity"),
         (gzip.compress(BODY), "gzip"),
+        (gzip.compress(BODY), "GZip"),
         (zlib.compress(BODY), "deflate"),
     ],
 )
@@ -36,6 +37,12 @@ def test_a_body_is_unpacked_as_its_header_says(body: bytes, encoding: str | None
 def test_a_body_that_is_too_large_when_unpacked_is_refused() -> None:
     with pytest.raises(TooLargeError):
         body_of(message(gzip.compress(b"x" * 10_000), "gzip"), 100)
+
+
+@pytest.mark.parametrize("more", [gzip.compress(BODY), b"\0"])
+def test_nothing_behind_the_end_of_a_packed_body_is_left_out_silently(more: bytes) -> None:
+    with pytest.raises(MalformedError):
+        body_of(message(gzip.compress(BODY) + more, "gzip"), 1000)
 
 
 @pytest.mark.parametrize("body", [gzip.compress(BODY)[:-9], b"abc", b"\x1f\x8b\x08"])

@@ -21,7 +21,7 @@ def body_of(message: Message, limit: int) -> bytes:
     """A request's body, unpacked. Raises TooLargeError if that is larger than `limit` bytes,
     UnsupportedEncodingError, MalformedError."""
     encoding = message.headers.get("content-encoding")
-    if encoding is None or encoding in {"", "identity"}:
+    if encoding is None or (encoding := encoding.lower()) in {"", "identity"}:
         return message.body
     if encoding not in _WINDOWS:
         raise UnsupportedEncodingError(
@@ -40,6 +40,11 @@ def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         raise too_large(limit)
     if not unpacking.eof:
         raise MalformedError(f"The {encoding} body was cut short.")
+    if unpacking.unused_data:
+        raise MalformedError(
+            f"The {encoding} body ends before its last byte.",
+            hint="Pack it as one piece: one member of gzip.",
+        )
     return unpacked
 
 
