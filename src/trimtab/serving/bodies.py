@@ -43,7 +43,7 @@ def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     if unpacking.unused_data:
         raise MalformedError(
             f"The {encoding} body ends before its last byte.",
-            hint="Pack it as one piece: one member of gzip.",
+            hint="Pack it in one piece.",
         )
     return unpacked
 
