@@ -379,6 +379,30 @@ def test_a_client_that_does_not_read_its_answers_is_let_go(monkeypatch: pytest.M
     asyncio.run(stalled())
 
 
+@pytest.mark.parametrize("request_", [GET, last(GET)])
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(
+    request_: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "CLOSING_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "LOOK_SECONDS", 0.1)
+
+    async def slow() -> int:
+        async with serving() as (_, server, port):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setblocking(False)
+                client.sendall(request_.replace(b"/echo", b"/much"))
+                loop, read = asyncio.get_running_loop(), 0
+                await until(server, lambda: bool(server.connections))
+                while read < 2**24:
+                    read += (piece := len(await loop.sock_recv(client, 2**20)))
+                    if not piece:
+                        break
+                    await asyncio.sleep(0.1)
+                return read
+
+    assert asyncio.run(slow()) > 2**24
+
+
 def test_who_waits_for_a_place_gets_that_of_one_who_says_nothing() -> None:
     async def crowded() -> bytes:
         async with serving(most_connections=5) as (_, _, port), contextlib.AsyncExitStack() as crowd:

@@ -36,7 +36,7 @@ IDLE_SECONDS = 75.0
 """How long a connection may be without a request: longer than load balancers keep theirs to a server."""
 
 CLOSING_SECONDS = 30.0
-"""How long a caller may take to read its last answer, and how long what it still sends is thrown away."""
+"""How long a caller may take nothing of its answers, and how long what it still sends is thrown away."""
 
 LOOK_SECONDS = 1.0
 """One look at all connections so often, where a timer for each would cost every request."""
@@ -225,6 +225,7 @@ class Connection(asyncio.Protocol):
         self._driving = False
         self._paused = False
         self._stuck = False  # the caller does not read its answers
+        self._unread = 0  # bytes of them, as of the last look
         self._deaf = False  # what comes is thrown away
         self._closing = False
 
@@ -406,7 +407,10 @@ class Connection(asyncio.Protocol):
         """End what has taken too long by `now`."""
         spent = now - self._since
         if self._closing or self._stuck:
-            if spent > CLOSING_SECONDS:
+            before, self._unread = self._unread, self._transport.get_write_buffer_size()
+            if self._unread < before:
+                self._since = now  # it takes some, however slowly
+            elif spent > CLOSING_SECONDS:
                 self._transport.abort()
         elif self._answering is not None:
             pass  # that has limits of its own
