@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from trimtab.monitoring.outcomes import Outcomes
 from trimtab.serving import indexing, shipping
 from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame, encoded
 from trimtab.serving.log_indexer import LogIndexer
-from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, segments
+from trimtab.serving.segments import FOLDER, LARGEST_SEGMENT, Limits, SegmentWriter, segments
 from trimtab.serving.shipper_lock import ShipperLock
 from trimtab.serving.shipping import Shipper, ship_all
 from trimtab.store.types import to_microseconds
@@ -200,6 +201,55 @@ def test_a_segment_is_shipped_only_once_it_is_indexed(workspace: Workspace, log:
     assert shipper.ship(workspace) == 0
     LogIndexer(log.folder).index(workspace)
     assert shipper.ship(workspace) == 1
+
+
+def test_a_segment_that_ends_with_large_requests_is_shipped_whole(workspace: Workspace, log: Log) -> None:
+    large = encoded(FailureFrame("rides", AT, "x" * (LARGEST_SEGMENT * 2 // 5)))
+    for frames in ([row(1), large, row(2)], [large], [large, row(3), label(3)]):
+        data = b"".join(each if isinstance(each, bytes) else encoded(each) for each in frames)
+        log.writer.append(data, rows=1, at=AT, entry=ENTRY)
+        LogIndexer(log.folder).index(workspace)
+    log.end()
+    assert next(segments(log.folder)).size() > LARGEST_SEGMENT
+    assert shipped(log, workspace) == 1
+    assert counts(workspace) == (3, 1, 0)
+    assert sorted(workspace.tables.read("predictions/rides")["id"]) == ["p1", "p2", "p3"]
+    assert workspace.tables.read("feedback/rides")["id"].to_list() == ["p3"]
+
+
+def test_a_kill_between_the_pieces_of_a_segment_neither_loses_nor_doubles(
+    workspace: Workspace, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "PIECE_BYTES", 200)
+    log.write(*map(row, range(20)))
+    log.end()
+    append = shipping._append_predictions
+
+    def killed(*arguments: Any) -> None:
+        if "@" in arguments[2]:
+            raise Killed
+        append(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shipping, "_append_predictions", killed)
+        with pytest.raises(Killed):
+            shipped(log, workspace)
+    assert 0 < workspace.tables.read("predictions/rides").height < 20
+    assert shipped(log, workspace) == 1
+    assert sorted(workspace.tables.read("predictions/rides")["id"]) == sorted(f"p{n}" for n in range(20))
+
+
+def test_a_segment_that_lost_what_was_indexed_of_it_is_not_deleted(workspace: Workspace, log: Log) -> None:
+    log.write(row(1), row(2))
+    LogIndexer(log.folder).index(workspace)
+    log.end()
+    (segment,) = segments(log.folder)
+    whole = segment.path.read_bytes()
+    segment.path.write_bytes(whole[:-5])
+    assert shipped(log, workspace) == 0
+    segment.path.write_bytes(whole)
+    assert shipped(log, workspace) == 1
+    assert sorted(workspace.tables.read("predictions/rides")["id"]) == ["p1", "p2"]
 
 
 def test_two_shippers_on_one_log_index_each_row_once(workspace: Workspace, log: Log) -> None:

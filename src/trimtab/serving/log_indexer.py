@@ -83,7 +83,7 @@ class LogIndexer:
         if segment.size() <= reading.offset:
             return None
         try:
-            found = segment.bodies(reading.offset, most=MOST_BYTES)
+            found = segment.some_bodies(reading.offset, MOST_BYTES)
         except FileNotFoundError:  # shipped meanwhile
             return None
         if found.end == reading.offset:
@@ -103,7 +103,10 @@ class LogIndexer:
             query = select(log_segments.c.indexed).where(log_segments.c.id == segment.id)
             reading = _Reading(connection.execute(query).scalar_one_or_none() or 0)
         if reading.offset and segment.size():
-            reading.unfolding.learn(read_logged(segment.bodies().bodies))
+            for piece in segment.pieces(MOST_BYTES):
+                reading.unfolding.learn(read_logged(piece.bodies))
+                if piece.end >= reading.offset:
+                    break
         return reading
 
     def _commit(self, workspace: Workspace, pieces: list[Piece], also: Write | None = None) -> int:

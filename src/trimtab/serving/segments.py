@@ -201,8 +201,9 @@ class Segment:
             found = scan(file.read())
         return Scan(found.frames, found.end + start, found.damaged)
 
-    def bodies(self, start: int = 0, *, most: int = LARGEST_SEGMENT) -> Bodies:
-        """The same, not decoded yet; about so many bytes at the `most`, but one frame at least."""
+    def some_bodies(self, start: int, most: int) -> Bodies:
+        """The same, not decoded yet; about so many bytes at the `most`, but one frame at least. There is none
+        if there are no more in the segment."""
         with self.path.open("rb") as file:
             file.seek(start)
             data = file.read(most)
@@ -211,6 +212,16 @@ class Segment:
                 data += more
                 found = bodies(data)
         return Bodies(found.bodies, found.end + start, found.damaged)
+
+    def pieces(self, most: int) -> Iterator[Bodies]:
+        """All of it, about so many bytes at a time; the same pieces each time once nobody writes to it any
+        more. The last piece tells where the segment's whole frames end, and whether damage is what ends
+        them."""
+        start, ended = 0, False
+        while not ended:
+            found = self.some_bodies(start, most)
+            start, ended = found.end, found.damaged or not found.bodies
+            yield found
 
     def orphaned(self) -> bool:
         """Whether nobody writes to it any more. Once true, always true."""

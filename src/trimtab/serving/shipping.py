@@ -27,11 +27,18 @@ from trimtab.serving.columnar import (
     prediction_table,
 )
 from trimtab.serving.endpoints import demand_flush
-from trimtab.serving.frames import LabelFrame
+from trimtab.serving.frames import Bodies, LabelFrame
 from trimtab.serving.log_columns import PredictionColumns, Unfolding, read_logged
 from trimtab.serving.log_indexer import LogIndexer
 from trimtab.serving.schema import log_segments_table as log_segments
-from trimtab.serving.segments import FOLDER, Segment, remove_drafts, segments, unshipped
+from trimtab.serving.segments import (
+    FOLDER,
+    LARGEST_SEGMENT,
+    Segment,
+    remove_drafts,
+    segments,
+    unshipped,
+)
 from trimtab.serving.shipper_lock import ShipperLock
 from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
@@ -41,6 +48,10 @@ if TYPE_CHECKING:
 
 COMPACT_EVERY = 32
 """Appends to a table after which its small files are joined."""
+
+PIECE_BYTES = LARGEST_SEGMENT
+"""Bytes of a segment that become rows of a table at once, which bounds the memory that a segment takes that
+ends with large requests. Another number here appends what a killed shipper left half done twice."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,20 +91,35 @@ class Shipper:
             query = select(log_segments.c.indexed, log_segments.c.shipped_at)
             standing = connection.execute(query.where(log_segments.c.id == segment.id)).one_or_none()
         if standing is None or standing.shipped_at is None:
-            found = segment.bodies()
-            if found.end > (0 if standing is None else standing.indexed):
+            indexed = 0 if standing is None else standing.indexed
+            if segment.size() < indexed:
+                raise UnavailableError(
+                    f"{segment.path} had {indexed:,} bytes when indexed, and has {segment.size():,} now.",
+                    hint="Look whether the disk is sound; the file is left as it is.",
+                )
+            if segment.some_bodies(indexed, PIECE_BYTES).bodies:
                 return False
-            content = Unfolding().columns(read_logged(found.bodies))
-            _append_predictions(workspace.tables, self._known, segment, content.predictions)
-            _append_feedback(workspace.tables, self._known, segment, content.labels)
-            if found.damaged:
+            end = self._append_pieces(workspace.tables, segment)
+            if end.damaged or end.end < indexed:
                 kept = segment.path.with_suffix(".damaged")
                 kept.unlink(missing_ok=True)
                 kept.hardlink_to(segment.path)
-                _log.error("%s is damaged behind byte %s and is kept", kept, found.end)
+                _log.error("%s is damaged behind byte %s and is kept", kept, end.end)
             workspace.write(lambda tx: _mark_shipped(tx, segment))
         segment.path.unlink(missing_ok=True)
         return True
+
+    def _append_pieces(self, tables: Tables, segment: Segment) -> Bodies:
+        """Bring a segment to its tables, a piece at a time, since requests may be large; answers its end."""
+        unfolding = Unfolding()
+        start = 0
+        for piece in segment.pieces(PIECE_BYTES):
+            transaction = f"{segment.id}@{start}" if start else segment.id
+            content = unfolding.columns(read_logged(piece.bodies))
+            _append_predictions(tables, self._known, transaction, content.predictions)
+            _append_feedback(tables, self._known, transaction, content.labels)
+            start = piece.end
+        return piece
 
 
 def _mark_shipped(tx: Transaction, segment: Segment) -> None:
@@ -107,31 +133,31 @@ Schemas = dict[str, dict[str, pl.DataType]]
 
 
 def _append_predictions(
-    tables: Tables, known: Schemas, segment: Segment, parts: list[PredictionColumns]
+    tables: Tables, known: Schemas, transaction: str, parts: list[PredictionColumns]
 ) -> None:
     by_endpoint: dict[str, list[PredictionColumns]] = defaultdict(list)
     for part in parts:
         by_endpoint[part.entry.endpoint].append(part)
     for endpoint, some in by_endpoint.items():
-        _append(tables, known, prediction_table(endpoint), prediction_columns(some), segment)
+        _append(tables, known, prediction_table(endpoint), prediction_columns(some), transaction)
 
 
-def _append_feedback(tables: Tables, known: Schemas, segment: Segment, labels: list[LabelFrame]) -> None:
+def _append_feedback(tables: Tables, known: Schemas, transaction: str, labels: list[LabelFrame]) -> None:
     by_endpoint: dict[str, list[LabelFrame]] = defaultdict(list)
     for label in labels:
         by_endpoint[label.endpoint].append(label)
     for endpoint, some in by_endpoint.items():
-        _append(tables, known, feedback_table(endpoint), feedback_columns(some), segment)
+        _append(tables, known, feedback_table(endpoint), feedback_columns(some), transaction)
 
 
-def _append(tables: Tables, known: Schemas, table: str, rows: pl.DataFrame, segment: Segment) -> None:
+def _append(tables: Tables, known: Schemas, table: str, rows: pl.DataFrame, transaction: str) -> None:
     try:
         standing = known[table] if table in known else dict(tables.scan(table).collect_schema())
     except NotFoundError:
         standing = {}
     rows = fitted(rows, standing)
     try:
-        version = tables.append(table, rows, transaction_id=segment.id)
+        version = tables.append(table, rows, transaction_id=transaction)
     except TrimtabError:
         known.pop(table, None)  # somebody else may have changed it
         raise
