@@ -209,6 +209,34 @@ def test_no_few_lines_keep_a_gateway_busy(source: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        doubled("pl.col('a')", "x = x.abs()", 1_000),
+        doubled("pl.col('a')", "x = x + 1", 1_000),
+        doubled("pl.col('a')", "x = 1 + x", 1_000),
+        doubled("pl.col('a')", "x = x.str.to_lowercase()", 1_000),
+        doubled("pl.col('a')", "x = pl.coalesce([1, x])", 1_000),
+        doubled("pl.col('a')", "x = pl.when(True).then(x).otherwise(1)", 1_000),
+        doubled("pl.when(True).then(1)", "x = x.when(True).then(1)", 1_000),
+        doubled("[1]", "x = [x]", 200),
+        doubled("{'a': 1}", "x = {'a': x}", 200),
+    ],
+)
+def test_what_would_overflow_the_stack_of_polars_is_not_given_to_it(source: str) -> None:
+    with pytest.raises(NotExpressionsError, match="nested too deeply"):
+        read(source)
+
+
+def test_only_so_many_frames_are_made_one_of_the_other() -> None:
+    source = step_of("1" + ").with_columns(a=pl.col('x')" * 19)
+    assert read(source).apply(pl.DataFrame({"y": [0]})).columns == ["y", "x", "a"]
+    with pytest.raises(NotExpressionsError, match="more than 20 frames"):
+        read(step_of("1" + ").with_columns(a=pl.col('x')" * 20))
+    with pytest.raises(NotExpressionsError, match="too large"):
+        read(step_of("1, *[pl.col('y').alias(a) + 1 for a in [" + "'a', " * 2_000 + "]]"))
+
+
+@pytest.mark.parametrize(
     "expression",
     [
         "pl.col('a') * 2 - 1.5 / pl.col('b')",

@@ -64,6 +64,11 @@ OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
 MOST = 5_000
 """Nodes of one expression, and items of a list. Beyond that, an expression that uses itself twice, again and
 again, would be read for ever."""
+DEEPEST = 100
+"""How far one expression may stand inside another. Polars follows them on the stack, and ends the process
+where that is full (some thousands)."""
+METHODS_OF_FRAME = 20
+"""How many selections may follow each other; each makes a whole frame."""
 
 PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -73,10 +78,11 @@ class NotExpressionsError(Exception):
 
 
 class Built(NamedTuple):
-    """An expression, or what `pl.when` is on its way to one, and how many nodes it has."""
+    """An expression, or what `pl.when` is on its way to one, how many nodes it has, and how deep it is."""
 
     expr: Any
     size: int
+    depth: int
 
 
 def operated(op: ast.AST, *operands: Any) -> Any:
@@ -98,26 +104,29 @@ def operated(op: ast.AST, *operands: Any) -> Any:
 
 def made_of(work: Callable[..., Any], args: list[Any], named: Mapping[str, Any], of: Any = 0) -> Built:
     """The expression that Polars builds of these arguments; `of` is what the method belongs to."""
-    size = _size((of, *args, *named.values()))
-    return Built(work(*map(bare, args), **{key: bare(value) for key, value in named.items()}), size)
+    size, depth = extent((of, *args, *named.values()))
+    return Built(work(*map(bare, args), **{key: bare(value) for key, value in named.items()}), size, depth)
 
 
-def _size(value: Any) -> int:
-    """How much there is in a value; raises NotExpressionsError as soon as that is too much."""
+def extent(value: Any) -> tuple[int, int]:
+    """How much there is in a value, and how deep; raises NotExpressionsError as soon as that is too much."""
     if isinstance(value, Built):
-        return value.size
+        return value.size, value.depth
     if isinstance(value, str | bytes):
-        return 1 + len(value) // 100
+        return 1 + len(value) // 100, 0
     if type(value) is dict:
         value = (*value, *value.values())
     if type(value) not in (list, tuple):
-        return 1
-    size = 1
+        return 1, 0
+    size, depth = 1, 0
     for item in value:
-        size += _size(item)
+        more, below = extent(item)
+        size, depth = size + more, max(depth, below + 1)
         if size > MOST:
             raise NotExpressionsError("has a list or an expression that is too large")
-    return size
+        if depth > DEEPEST:
+            raise NotExpressionsError("has a list or an expression that is nested too deeply")
+    return size, depth
 
 
 def bare(value: Any) -> Any:
@@ -141,7 +150,7 @@ def short(value: Any) -> Any:
     """The text or the list, with all that is in it, if it is not too long."""
     if len(value) > MOST:
         raise NotExpressionsError("has a list or a text that is too long")
-    _size(value)
+    extent(value)
     return value
 
 

@@ -20,12 +20,14 @@ from trimtab.models.steps.allowed import (
     FRAME,
     FUNCTIONS,
     METHODS,
+    METHODS_OF_FRAME,
     PLAIN,
     TYPES,
     WITHIN,
     Built,
     NotExpressionsError,
     bare,
+    extent,
     listed,
     made_of,
     operated,
@@ -269,6 +271,9 @@ class _Reader:
             return self.call(read(node.func), args, named)
         base, name = read(node.func.value), node.func.attr
         if isinstance(base, Program) and name in FRAME:
+            extent((*args, *named.values()))
+            if len(base.done) == METHODS_OF_FRAME:
+                raise NotExpressionsError(f"makes more than {METHODS_OF_FRAME} frames, one of the other")
             done = (name, tuple(map(bare, args)), {key: bare(value) for key, value in named.items()})
             return Program((*base.done, done))
         if isinstance(base, Built) and name in METHODS:
