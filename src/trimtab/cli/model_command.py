@@ -56,7 +56,7 @@ def show(name: Name, project: Project = HERE, as_json: AsJson = False) -> None:
     """Show a model and its versions, the newest first."""
     with open_workspace(project) as workspace:
         registry = Registry(workspace)
-        model, versions = registry.model(name), list(reversed(registry.versions(name)))
+        model, versions = registry.model(name), registry.versions(name)
         policy = registry.policy(name)
         served = {version.version: how_served(workspace, version.digest) for version in versions}
     if as_json:
