@@ -43,10 +43,11 @@ class Echo:
 
     async def respond(self, message: Message) -> Response:
         if message.problem is not None:
-            return Response(message.problem.http_status, str(message.problem).encode())
+            more = (("x-torn", "a\nb"),) if message.path == "/torn" else ()
+            return Response(message.problem.http_status, str(message.problem).encode(), more)
         self.begun.append(message.path)
         try:
-            if message.path == "/twice":
+            if message.path.startswith("/twice"):
                 await asyncio.sleep(0)
                 await asyncio.sleep(0.01)
             if message.path == "/gate":
@@ -56,6 +57,10 @@ class Echo:
             self.cancelled.append(message.path)
             raise
         self.asked.append(message)
+        if message.path == "/bug":
+            raise ZeroDivisionError
+        if message.path.endswith("/torn"):
+            return Response(200, b"", (("x-torn", "a\nb"),))
         body = b"x" * 2**24 if message.path == "/much" else message.body or message.path.encode()
         return Response(200, body, (("x-method", message.method),), content_type="text/plain")
 
@@ -454,6 +459,21 @@ def test_a_server_that_stops_answers_what_it_has_begun() -> None:
     answer = asyncio.run(stopping())
     assert b"connection: close" in answer
     assert answer.endswith(b"/gate")
+
+
+@pytest.mark.parametrize("path", [b"/bug", b"/torn", b"/twice/torn"])
+def test_what_cannot_be_answered_ends_its_connection_and_nothing_else(path: bytes) -> None:
+    async def broken() -> tuple[bytes, bytes, int]:
+        async with serving(request_seconds=0.2) as (_, server, port):
+            nothing = await said_to(port, post(b"abc", path=path) + GET)
+            for _ in range(2):  # what a look at all connections refuses
+                await said_to(port, post(b"abc", path=path)[:-1])
+            await until(server, lambda: not server.connections)
+            return nothing, await said_to(port, last(GET)), server.held
+
+    nothing, answer, held = asyncio.run(broken())
+    assert (nothing, held) == (b"", 0)
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -194,6 +194,7 @@ class HttpServer:
         self._accept(self._taking and len(self.connections) < self._most)
 
     def _look(self) -> None:
+        self._watching = self._loop.call_later(LOOK_SECONDS, self._look)
         self.now = now = time.monotonic()
         self.date = _date()
         full = len(self.connections) >= self._most
@@ -201,7 +202,6 @@ class HttpServer:
         for connection in list(self.connections):
             connection.look(now, idle_seconds)
         self._go_on()
-        self._watching = self._loop.call_later(LOOK_SECONDS, self._look)
 
 
 class Connection(asyncio.Protocol):
@@ -486,11 +486,11 @@ class Connection(asyncio.Protocol):
             self._answered(end.value)
         except asyncio.CancelledError:
             self._end()
-            self._transport.abort()
-        except BaseException:
+            self._break_off()
+        except Exception:
+            _log.exception("a request to %s could not be answered", self._asked.path)
             self._end()
-            self._transport.abort()
-            raise
+            self._break_off()
         else:
             if awaited is None:  # `asyncio.sleep(0)`
                 asyncio.get_running_loop().call_soon(self._step)
@@ -498,6 +498,12 @@ class Connection(asyncio.Protocol):
                 awaited._asyncio_future_blocking = False  # as a task says that it has understood
                 awaited.add_done_callback(self._step)
                 self._awaited = awaited
+
+    def _break_off(self) -> None:
+        """End the connection without an answer."""
+        self._closing = self._deaf = True
+        self._since = self._server.now
+        self._transport.abort()
 
     def _end(self) -> None:
         """Nothing is being answered any more."""
@@ -513,7 +519,13 @@ class Connection(asyncio.Protocol):
         keep = message.keep_alive and not self._server.draining
         if response.headers and ("connection", "close") in response.headers:
             keep = False
-        self._transport.write(encoded_answer(response, self._server.date, keep=keep, message=message))
+        try:
+            answer = encoded_answer(response, self._server.date, keep=keep, message=message)
+        except Exception:
+            _log.exception("the answer to a request to %s cannot be sent", message.path)
+            self._break_off()
+            return
+        self._transport.write(answer)
         self._since = self._server.now
         if not keep:
             self.close()
