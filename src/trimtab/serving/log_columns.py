@@ -282,9 +282,10 @@ def _numbers(values: Sequence[Any] | NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _integer(value: Any) -> int | None:
-    if type(value) is int:
-        return value
-    return int(value) if type(value) is float and value.is_integer() else None
+    """A whole number that fits the 64 bits of a table's column."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
 def joined_cells(kind: ColumnKind, parts: Sequence[Cells], counts: Sequence[int]) -> Cells:
