@@ -23,9 +23,11 @@ from tests.serving.running_gateway import RunningGateway, until
 from tests.serving.tiny_models import ROW, version_of
 
 from trimtab.clock import parse_time
+from trimtab.config import FILE_NAME, STATE_FOLDER
 from trimtab.monitoring.alerts import Alerts
 from trimtab.monitoring.outcomes import Outcomes
 from trimtab.serving.access import Tokens
+from trimtab.serving.last_known import FILE_NAME as LAST_KNOWN
 from trimtab.serving.routes import Arm, Route
 from trimtab.serving.schema import log_segments_table as log_segments
 from trimtab.serving.segments import FOLDER, segments
@@ -171,6 +173,52 @@ def test_workers_are_replaced_under_load_without_one_refusal(served: Served) -> 
         assert len(running.children("worker")) == 2
     assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
     assert sorted(logged(served)) == sorted(load.ids)
+
+
+def test_workers_stay_where_those_that_are_to_follow_cannot_begin(served: Served) -> None:
+    settings = served.project / FILE_NAME
+    good = settings.read_text()
+    with RunningGateway(served.project, workers=2) as running:
+        running.until_ready()
+        until(lambda: len(served.workspace.instances.live("gateway")) == 2)  # both have read their settings
+        before = {child.pid for child in running.children("worker")}
+        with Load(running.url) as load:
+            settings.write_text("[ this is no setting")
+            running.process.send_signal(signal.SIGHUP)
+            until(lambda: "those that run stay" in running.output())
+            assert {child.pid for child in running.children("worker")} == before
+            settings.write_text(good)
+            running.process.send_signal(signal.SIGHUP)
+            until(lambda: "all workers were replaced" in running.output())
+            told = len(load.ids)
+            until(lambda: len(load.ids) > told + 50)
+        assert not before & {child.pid for child in running.children("worker")}
+    assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
+
+
+def test_a_worker_answers_until_the_one_that_follows_knows_its_routes(served: Served) -> None:
+    root, away = served.project / STATE_FOLDER, served.project / "away"
+    away.mkdir()
+    with RunningGateway(served.project) as running:
+        running.until_ready()
+        before = {child.pid for child in running.children("worker")}
+        with Load(running.url) as load:
+            until(lambda: len(load.ids) > 50)
+            hidden = [*sorted(root.glob("metadata.db*")), root / FOLDER / LAST_KNOWN]
+            for path in hidden:
+                path.rename(away / path.name)
+            hidden[0].mkdir()  # or else somebody makes an empty one
+            running.process.send_signal(signal.SIGHUP)
+            until(lambda: len(running.children("worker")) == 2)
+            time.sleep(4)  # longer than anybody waits for a worker that starts
+            assert before < {child.pid for child in running.children("worker")}
+            hidden[0].rmdir()
+            for path in hidden:
+                (away / path.name).rename(path)
+            until(lambda: "all workers were replaced" in running.output())
+            told = len(load.ids)
+            until(lambda: len(load.ids) > told + 50)
+    assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
 
 
 def test_workers_end_when_their_gateway_is_killed_alone(served: Served) -> None:

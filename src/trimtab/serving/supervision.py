@@ -3,6 +3,7 @@
     python -m trimtab.serving.supervision --project DIR --host HOST --port PORT --socket FD --workers N
 
 SIGHUP puts new workers in the place of those that run, one after the other; nobody is refused meanwhile.
+Each of them ends once the one that follows it answers, so it stays if that one cannot begin.
 
 The gateway role becomes this program once it has checked what there is to check, so that the process that
 waits for years holds nothing but the standard library.
@@ -24,8 +25,8 @@ from trimtab.errors import UnavailableError
 from trimtab.serving.lifeline import follow_lifeline
 
 GRACE_SECONDS = 15.0
-SETTLE_SECONDS = 2.0
-"""How long a new worker gets to load its models before the old one ends."""
+SUCCESSION_SECONDS = 60.0
+"""How long a worker that is to follow another one may take to know its routes and load their models."""
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 3.0
 """How long the shipper waits for a worker to be ready."""
@@ -45,7 +46,8 @@ _log = logging.getLogger(__name__)
 
 class Child:
     """A process that is started by the first `tend`, and again when it dies. Its standard input is a pipe
-    that ends with us, so that it knows when we are gone."""
+    that ends with us, so that it knows when we are gone. One that `announces` itself gets the option
+    `--ready HANDLE`, a pipe that it writes to once it answers."""
 
     def __init__(
         self,
@@ -53,9 +55,13 @@ class Child:
         command: Sequence[str],
         *,
         handles: Sequence[int] = (),
+        announces: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self._announces = announces
+        self._announcement: int | None = None
+        self._ready = False
         self._environment = environment
         self._command = [sys.executable, "-m", *command]
         self._handles = tuple(handles)
@@ -64,20 +70,54 @@ class Child:
         self._again_at = 0.0
         self._deaths = 0
 
-    def successor(self) -> Child:
+    def another(self) -> Child:
         """Another of its kind, not started yet."""
-        return Child(self.name, self._command[2:], handles=self._handles, environment=self._environment)
-
-    def start(self) -> None:
-        """Start the process."""
-        self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            pass_fds=self._handles,
-            process_group=0,  # out of reach of Ctrl-C; in a session of its own, niceness would not count
-            env=None if self._environment is None else {**os.environ, **self._environment},
+        return Child(
+            self.name,
+            self._command[2:],
+            handles=self._handles,
+            announces=self._announces,
+            environment=self._environment,
         )
+
+    def start(self, *more: str) -> None:
+        """Start the process, with `more` arguments this once."""
+        command, handles = [*self._command, *more], self._handles
+        with contextlib.ExitStack() as ours:
+            if self._announces:
+                self._forget_announcement()
+                self._announcement, handle = os.pipe()
+                ours.callback(os.close, handle)
+                os.set_blocking(self._announcement, False)
+                command += ["--ready", str(handle)]
+                handles = (*handles, handle)
+            self._started = time.monotonic()
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                pass_fds=handles,
+                process_group=0,  # out of reach of Ctrl-C; in a session of its own, niceness would not count
+                env=None if self._environment is None else {**os.environ, **self._environment},
+            )
+
+    def _forget_announcement(self) -> None:
+        self._ready = False
+        if self._announcement is not None:
+            os.close(self._announcement)
+            self._announcement = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a process that did not end."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process announced that it answers."""
+        if not self._ready and self._announcement is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._ready = bool(os.read(self._announcement, 1))
+        return self._ready
 
     def tend(self) -> None:
         """Start it again if it died; later and later if it keeps dying. Raises UnavailableError when it
@@ -105,7 +145,8 @@ class Child:
             self._process.stdin.close()
 
     def wait(self, deadline: float) -> None:
-        """Wait for its end until `deadline` (monotonic), then kill it."""
+        """Wait for its end until `deadline` (monotonic), then kill it. It is not started again."""
+        self._forget_announcement()
         if self._process is None:
             return
         try:
@@ -116,32 +157,21 @@ class Child:
             self._process.wait()
 
 
-class Readiness:
-    """A pipe that every worker writes to once it answers; it holds nothing that anybody need read in time."""
-
-    def __init__(self) -> None:
-        self._reading, self.handle = os.pipe()
-        os.set_blocking(self._reading, False)
-        os.set_blocking(self.handle, False)
-        self._told = False
-
-    def told(self) -> bool:
-        """Whether a worker was ready yet."""
-        if not self._told:
-            with contextlib.suppress(BlockingIOError):
-                self._told = bool(os.read(self._reading, 1))
-        return self._told
-
-
 class Supervision:
     """Keeps workers and shipper alive until a signal; then ends the workers first, so that the shipper
-    sees all that they wrote. The shipper begins once a worker is `ready`, or takes long: until then it would
+    sees all that they wrote. The shipper begins once a worker is ready, or takes long: until then it would
     only keep that from the processor."""
 
-    def __init__(self, workers: Sequence[Child], shipper: Child, ready: Readiness) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Child],
+        shipper: Child,
+        *,
+        succession_seconds: float = SUCCESSION_SECONDS,
+    ) -> None:
         self._workers = list(workers)
         self._shipper = shipper
-        self._ready = ready
+        self._succession_seconds = succession_seconds
         self._shipped_from = time.monotonic() + PATIENCE_SECONDS
         self._stopping = False
         self._reloads = 0
@@ -160,26 +190,53 @@ class Supervision:
         finally:
             self._end()
 
-    def _tend(self, *more: Child) -> None:
-        for child in (*self._workers, *more):
-            child.tend()
-        if time.monotonic() >= self._shipped_from or self._ready.told():
+    def _tend(self) -> None:
+        for worker in self._workers:
+            worker.tend()
+        if time.monotonic() >= self._shipped_from or any(worker.ready for worker in self._workers):
             self._shipped_from = 0.0
             self._shipper.tend()
         time.sleep(TICK_SECONDS)
 
     def _reload(self) -> None:
-        """Replace the workers one by one. The new one takes no connection before it knows its routes, and by
-        then the old one is asked to answer what it has and to end."""
+        """Replace the workers one by one. A new one takes no connection before it knows its routes, and only
+        then the old one is asked to answer what it has and to end. If a new one cannot begin, those that
+        were not replaced stay."""
         for place, old in enumerate(list(self._workers)):
-            fresh = old.successor()
-            settled = time.monotonic() + SETTLE_SECONDS
-            while time.monotonic() < settled and not self._stopping:
-                self._tend(fresh)
+            fresh = old.another()
+            fresh.start("--successor")
+            problem = self._problem_of(fresh)
+            if problem:
+                _log.error("a new %s %s; those that run stay, and answer as before", fresh.name, problem)
+                self._let_go(fresh)
+                return
             self._workers[place] = fresh
-            old.terminate()
-            old.wait(time.monotonic() + GRACE_SECONDS)
+            self._let_go(old)
+            if self._stopping:
+                return
         _log.info("all workers were replaced")
+
+    def _let_go(self, worker: Child) -> None:
+        """Ask a worker to end and wait for that; if all are to end meanwhile, it ends with them."""
+        worker.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while worker.running and time.monotonic() < deadline:
+            if self._stopping:
+                self._workers.append(worker)
+                return
+            self._tend()
+        worker.wait(deadline)
+
+    def _problem_of(self, fresh: Child) -> str:
+        """Why a worker that was started cannot follow another one; nothing once it is ready."""
+        deadline = time.monotonic() + self._succession_seconds
+        while not self._stopping and not fresh.ready:
+            if not fresh.running:
+                return "died"
+            if time.monotonic() >= deadline:
+                return f"was not ready within {self._succession_seconds:g} s"
+            self._tend()
+        return ""
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -220,15 +277,15 @@ def main() -> None:
         address.append("--shared")
     if asked.grpc_port is not None:
         address += ["--grpc-port", str(asked.grpc_port)]
-    ready = Readiness()
-    address += ["--ready", str(ready.handle)]
     workers = [
-        Child("worker", ["trimtab.serving.worker", *project, *address], handles=[asked.socket, ready.handle])
+        Child(
+            "worker", ["trimtab.serving.worker", *project, *address], handles=[asked.socket], announces=True
+        )
         for _ in range(asked.workers)
     ]
     shipper = Child("shipper", ["trimtab.serving.shipper", *project], environment=SHIPPER_ENVIRONMENT)
     try:
-        Supervision(workers, shipper, ready).run()
+        Supervision(workers, shipper).run()
     except UnavailableError as error:
         sys.exit(str(error))
 

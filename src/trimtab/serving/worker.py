@@ -1,7 +1,7 @@
 """A gateway worker: one process that answers requests on the socket which its gateway holds.
 
     python -m trimtab.serving.worker --project DIR --host HOST --port PORT --socket FD [--shared]
-                                     [--grpc-port PORT]
+                                     [--grpc-port PORT] [--ready FD] [--successor]
 
 It ends gracefully on SIGTERM, and when its standard input ends, which tells that the gateway died.
 """
@@ -46,8 +46,9 @@ _log = logging.getLogger(__name__)
 
 class Worker:
     """Everything that one worker process holds. `shared`: other workers listen on its socket too; `ready`: a
-    pipe that it writes to once it answers; `write` stands for `os.write`, as in `SegmentWriter`; there is
-    gRPC where it has a port."""
+    pipe that it writes to once it answers and knows its routes; `successor`: it takes the place of one that
+    answers until then, so it takes no request before. `write` stands for `os.write`, as in `SegmentWriter`;
+    there is gRPC where it has a port."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Worker:
         *,
         shared: bool = False,
         ready: int | None = None,
+        successor: bool = False,
         grpc_port: int | None = None,
         write: Write = os.write,
     ) -> None:
@@ -66,6 +68,7 @@ class Worker:
         self._handle = handle
         self._shared = shared
         self._ready = ready
+        self._successor = successor
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = State(View(access=access_for(settings, host, ())))
         limits = Limits(
@@ -109,22 +112,41 @@ class Worker:
         threading.Thread(target=self._watch_parent, args=(loop, stopping), daemon=True).start()
         threading.Thread(target=self._sync, daemon=True).start()
         self._watcher.start()
+        knowing = asyncio.create_task(self._routes_known())
+        if self._successor:
+            ending = asyncio.create_task(stopping.wait())
+            await asyncio.wait({knowing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.is_set():
+            await self._answer_until(stopping, server, knowing)
+        knowing.cancel()
+        self._watcher.stop()
+        self._writer.close()
+        self._writer.sync()
+
+    async def _answer_until(
+        self, stopping: asyncio.Event, server: HttpServer, knowing: asyncio.Task[None]
+    ) -> None:
         if self._grpc is not None:
             await self._grpc.start()
-        await self._state.ready_view()  # until then, connections wait in the socket that workers share
+        # Connections wait in the socket that workers share. If that takes long, they are told why.
+        await self._state.ready_view()
         server.start()
-        if self._ready is not None:
-            with contextlib.suppress(OSError):  # nobody reads it for ever
-                os.write(self._ready, b"!")
+        knowing.add_done_callback(self._announce)
         await stopping.wait()
         self._state.draining = True
         draining = [server.stop(DRAIN_SECONDS)]
         if self._grpc is not None:
             draining.append(self._grpc.stop(DRAIN_SECONDS))
         await asyncio.gather(*draining)
-        self._watcher.stop()
-        self._writer.close()
-        self._writer.sync()
+
+    async def _routes_known(self) -> None:
+        while not self._state.view.ready:  # noqa: ASYNC110  (the watcher is a thread of its own)
+            await asyncio.sleep(0.02)
+
+    def _announce(self, knowing: asyncio.Task[None]) -> None:
+        if self._ready is not None and not knowing.cancelled():
+            with contextlib.suppress(OSError):  # nobody reads it for ever
+                os.write(self._ready, b"!")
 
     def _flush(self, demand: int) -> None:
         self._writer.flush = demand
@@ -160,6 +182,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--shared", action="store_true")
     parser.add_argument("--ready", type=int)
+    parser.add_argument("--successor", action="store_true")
     parser.add_argument("--grpc-port", type=int)
     asked = parser.parse_args()
     logging.basicConfig(format="%(asctime)s gateway %(levelname)s %(message)s", level=logging.INFO)
@@ -174,6 +197,7 @@ def main() -> None:
         asked.socket,
         shared=asked.shared,
         ready=asked.ready,
+        successor=asked.successor,
         grpc_port=asked.grpc_port,
     )
     asyncio.run(worker.serve())
