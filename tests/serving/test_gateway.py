@@ -221,6 +221,25 @@ def test_a_worker_answers_until_the_one_that_follows_knows_its_routes(served: Se
     assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
 
 
+def test_who_comes_while_a_gateway_that_ends_still_ships_is_refused(served: Served) -> None:
+    with RunningGateway(served.project) as running:
+        running.until_ready()
+        until(lambda: bool(running.children("shipper")))
+        (shipper,) = running.children("shipper")
+        shipper.suspend()
+        try:
+            running.process.send_signal(signal.SIGTERM)
+            until(lambda: not running.children("worker"))
+            port = httpx.URL(running.url).port
+            assert port is not None
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            assert running.process.poll() is None
+        finally:
+            shipper.resume()
+        assert running.stop() == 0
+
+
 def test_workers_end_when_their_gateway_is_killed_alone(served: Served) -> None:
     with RunningGateway(served.project) as running:
         running.until_ready()

@@ -56,10 +56,12 @@ def run_gateway(
         listener = sockets.enter_context(listen(host, port, who="gateway", option="--gateway-port"))
         listener.set_inheritable(True)
         _log.info("listening on %s:%s", host, listener.getsockname()[1])
+        grpc: list[str] = []
         if grpc_port is not None:
             check_grpc()
-            # It stays open in what this process becomes, which need not know of it.
-            grpc_port = sockets.enter_context(hold_port(host, grpc_port)).getsockname()[1]
+            holder = sockets.enter_context(hold_port(host, grpc_port))
+            grpc_port = holder.getsockname()[1]
+            grpc = ["--grpc-port", str(grpc_port), "--grpc-socket", str(holder.fileno())]
             _log.info("serving gRPC on %s:%s", host, grpc_port)
         if listening is not None:
             listening(f"{host}:{listener.getsockname()[1]}")
@@ -72,7 +74,7 @@ def run_gateway(
                 *("--port", str(listener.getsockname()[1])),
                 *("--socket", str(listener.fileno())),
                 *("--workers", str(settings.gateway_workers if workers is None else workers)),
-                *(() if grpc_port is None else ("--grpc-port", str(grpc_port))),
+                *grpc,
                 *(() if lifeline is None else ("--lifeline", str(lifeline))),
             ],
         )

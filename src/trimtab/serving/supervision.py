@@ -160,17 +160,23 @@ class Child:
 class Supervision:
     """Keeps workers and shipper alive until a signal; then ends the workers first, so that the shipper
     sees all that they wrote. The shipper begins once a worker is ready, or takes long: until then it would
-    only keep that from the processor."""
+    only keep that from the processor.
+
+    `handles` are of the sockets that are held for the workers. They are closed as soon as those are to end:
+    who comes after the last worker is refused, and does not wait until the shipper has ended too.
+    """
 
     def __init__(
         self,
         workers: Sequence[Child],
         shipper: Child,
         *,
+        handles: Sequence[int] = (),
         succession_seconds: float = SUCCESSION_SECONDS,
     ) -> None:
         self._workers = list(workers)
         self._shipper = shipper
+        self._handles = tuple(handles)
         self._succession_seconds = succession_seconds
         self._shipped_from = time.monotonic() + PATIENCE_SECONDS
         self._stopping = False
@@ -245,6 +251,8 @@ class Supervision:
         self._reloads += 1
 
     def _end(self) -> None:
+        for handle in self._handles:
+            os.close(handle)
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self._workers:
             with contextlib.suppress(ProcessLookupError):
@@ -266,6 +274,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--grpc-port", type=int)
+    parser.add_argument("--grpc-socket", type=int)
     parser.add_argument("--lifeline", type=int)
     asked = parser.parse_args()
     if asked.lifeline is not None:
@@ -284,8 +293,9 @@ def main() -> None:
         for _ in range(asked.workers)
     ]
     shipper = Child("shipper", ["trimtab.serving.shipper", *project], environment=SHIPPER_ENVIRONMENT)
+    handles = [handle for handle in (asked.socket, asked.grpc_socket) if handle is not None]
     try:
-        Supervision(workers, shipper).run()
+        Supervision(workers, shipper, handles=handles).run()
     except UnavailableError as error:
         sys.exit(str(error))
 
