@@ -173,14 +173,33 @@ def test_the_head_of_an_answer_is_answered_without_its_body() -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_a_client_of_http_1_0_is_answered_once() -> None:
-    assert heard(b"GET /echo HTTP/1.0\r\n\r\n").endswith(b"/echo")
+@pytest.mark.parametrize("wish", [b"", b"connection: keep-alive\r\n", b"expect: 100-continue\r\n"])
+def test_a_client_of_http_1_0_is_answered_once(wish: bytes) -> None:
+    answer = heard(b"GET /echo HTTP/1.0\r\n" + wish + b"\r\n")
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.endswith(b"/echo")
 
 
-def test_a_target_may_name_the_server() -> None:
-    assert heard(b"GET http://x/there?a=b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").endswith(
-        b"/there"
-    )
+@pytest.mark.parametrize(
+    ("target", "host", "path", "query"),
+    [
+        (b"/a?b=c", "x", "/a", "b=c"),
+        (b"http://other:80/a/b?c=http://d", "other:80", "/a/b", "c=http://d"),
+        (b"HTTP://me@[::1]:80?c", "[::1]:80", "/", "c"),
+        (b"http://other", "other", "/", ""),
+        (b"//other/a", "x", "//other/a", ""),
+        (b"*", "x", "*", ""),
+    ],
+)
+def test_the_target_names_the_server_if_it_names_one(target: bytes, host: str, path: str, query: str) -> None:
+    async def asked() -> Message:
+        async with serving() as (echo, _, port):
+            await said_to(port, b"OPTIONS %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % target)
+            return echo.asked[0]
+
+    message = asyncio.run(asked())
+    assert (message.headers["host"], message.path, message.query) == (host, path, query)
 
 
 def test_a_wish_for_another_protocol_is_answered_in_this_one() -> None:
@@ -237,6 +256,25 @@ def test_a_client_that_asks_whether_to_send_its_body_is_told() -> None:
     assert answer.endswith(body)
 
 
+def test_a_client_that_asks_behind_another_request_is_told_in_its_turn() -> None:
+    body = b"a" * 10
+    head, _, _ = last(post(body, b"expect: 100-continue")).partition(b"\r\n\r\n")
+
+    async def asked() -> bytes:
+        async with serving() as (_, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET.replace(b"/echo", b"/twice") + GET + head + b"\r\n\r\n")
+            told = await asyncio.wait_for(reader.readuntil(b"100 Continue\r\n\r\n"), 60)
+            writer.write(body)
+            answer = await reader.read()
+            writer.close()
+            return told + answer
+
+    answer = asyncio.run(asked())
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200", b"200", b"100", b"200"]
+    assert answer.endswith(body)
+
+
 def test_a_body_that_nobody_wants_is_not_asked_for() -> None:
     head, _, _ = post(b"a" * (LIMIT + 1), b"expect: 100-continue").partition(b"\r\n\r\n")
     answer = heard(head + b"\r\n\r\n")
@@ -249,6 +287,11 @@ def test_a_body_that_nobody_wants_is_not_asked_for() -> None:
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/3.0\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/2.0\r\nhost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET http://x/ HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost : x\r\n\r\n",
         b"GET / HTTP/1.1\r\nx: a\x00b\r\n\r\n",

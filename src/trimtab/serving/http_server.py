@@ -315,14 +315,25 @@ class Connection(asyncio.Protocol):
         message.started = time.perf_counter_ns()
         message.method = self._parser.get_method().decode("latin-1")
         target = self._target.decode("latin-1")
+        headers = message.headers
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            message.keep_alive = False  # a client of 1.0 would have to be told that it may go on
+            headers.pop("expect", None)
+            if version != "1.0":
+                message.problem = MalformedError(f"HTTP/{version} is not spoken here, but HTTP/1.1.")
+        elif "host" not in headers:
+            message.problem = MalformedError("The request has no header host.")
         if not target.startswith("/"):
-            target = _origin_form(self._target)
+            host, target = _origin_form(target)
+            if host is not None:
+                headers["host"] = host
         message.path, _, message.query = target.partition("?")
         if message.problem is None:
             message.problem = self._server.application.objection(message)
         self._stage = _BODY
         self._since = self._server.now
-        if "expect" in message.headers and not self._behind:
+        if "expect" in headers and not self._behind:
             self._ask_for_body()
 
     def on_body(self, data: bytes) -> None:
@@ -354,9 +365,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         message = self._message
-        message.keep_alive = self._parser.should_keep_alive() and not isinstance(
-            message.problem, MalformedError
-        )
+        if isinstance(message.problem, MalformedError) or not self._parser.should_keep_alive():
+            message.keep_alive = False
         pieces = self._body
         if pieces:
             message.body = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
@@ -487,7 +497,7 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             self._end()
             self._break_off()
-        except Exception:
+        except Exception:  # noqa: BLE001  (a bug ends this connection, and nothing else)
             _log.exception("a request to %s could not be answered", self._asked.path)
             self._end()
             self._break_off()
@@ -521,7 +531,7 @@ class Connection(asyncio.Protocol):
             keep = False
         try:
             answer = encoded_answer(response, self._server.date, keep=keep, message=message)
-        except Exception:
+        except Exception:  # noqa: BLE001  (as above)
             _log.exception("the answer to a request to %s cannot be sent", message.path)
             self._break_off()
             return
@@ -529,8 +539,11 @@ class Connection(asyncio.Protocol):
         self._since = self._server.now
         if not keep:
             self.close()
-        elif self._whole and not self._driving:
-            self._drive()
+        elif self._whole:
+            if not self._driving:
+                self._drive()
+        elif self._stage == _BODY:
+            self._ask_for_body()
 
 
 def _head_without_upgrade(asked: Message, target: bytes, version: str) -> bytes:
@@ -546,15 +559,14 @@ def _head_without_upgrade(asked: Message, target: bytes, version: str) -> bytes:
     return b"\r\n".join([*lines, b""])
 
 
-def _origin_form(target: bytes) -> str:
-    """The path and query of a target that names the server as well, as a proxy may be asked."""
-    try:
-        url = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        return target.decode("latin-1")
-    # Its types do not tell that parts which are not there are None.
-    path, query = (url.path or b"/").decode("latin-1"), (url.query or b"").decode("latin-1")
-    return f"{path}?{query}" if query else path
+def _origin_form(target: str) -> tuple[str | None, str]:
+    """The server that a target names, as one for a proxy does, and its path and query."""
+    scheme, _, rest = target.partition("://")
+    if not scheme.isalpha() or not rest:
+        return None, target
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    path = rest[end:].partition("#")[0]
+    return rest[:end].rpartition("@")[2], path if path.startswith("/") else f"/{path}"
 
 
 def possible_connections() -> int:
