@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +34,9 @@ from trimtab.models.specification import (
     Specification,
 )
 from trimtab.models.steps.allowed import NotExpressionsError
-from trimtab.models.steps.document import PackedStep, read_steps
+from trimtab.models.steps.document import PackedStep, Steps, read_steps
 from trimtab.models.steps.expressions import program_of
+from trimtab.models.steps.raw_columns import RawColumn
 from trimtab.models.steps.source import packed
 
 
@@ -309,24 +311,57 @@ def test_names_arguments_and_modules_are_followed() -> None:
     assert made.to_dicts() == [{"hour": 2, "rate": 30.0 + math.pi}]
 
 
-def test_a_package_whose_code_was_made_hostile_is_refused_and_not_run(package: Path, tmp_path: Path) -> None:
-    (folder := tmp_path / "hostile").mkdir()
-    (module,) = package.glob("code/**/expression_steps.py")
-    hostile = b"import pathlib\npathlib.Path('ran').touch()\n" + module.read_bytes()
-    path = str(module.relative_to(package))
-    for file in package.rglob("*"):
-        if file.is_file():
-            place = folder / file.relative_to(package)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.read_bytes())
-    (folder / path).write_bytes(hostile)
-    steps = read_steps((folder / "steps.json").read_bytes())
-    digests = {**steps.files, path: digest_bytes(hostile)}
+def changed(package: Path, folder: Path, path: str, content: bytes, steps: Steps | None = None) -> Path:
+    """A copy of a package with a changed file, all of whose digests hold."""
+    shutil.copytree(package, folder)
+    (folder / path).write_bytes(content)
+    steps = steps or read_steps((folder / "steps.json").read_bytes())
+    digests = {**steps.files, path: digest_bytes(content)} if path in steps.files else steps.files
     content = msgspec.structs.replace(steps, files=digests).to_json()
     (folder / "steps.json").write_bytes(content)
     specification = msgspec.json.decode((folder / SPECIFICATION_FILE).read_bytes(), type=Specification)
-    changed = msgspec.structs.replace(specification, file_digest=digest_bytes(content))
-    (folder / SPECIFICATION_FILE).write_bytes(changed.to_json())
+    sealed = msgspec.structs.replace(specification, file_digest=digest_bytes(content))
+    (folder / SPECIFICATION_FILE).write_bytes(sealed.to_json())
+    return folder
+
+
+def test_a_package_whose_code_was_made_hostile_is_refused_and_not_run(package: Path, tmp_path: Path) -> None:
+    (module,) = package.glob("code/**/expression_steps.py")
+    hostile = b"import pathlib\npathlib.Path('ran').touch()\n" + module.read_bytes()
+    folder = changed(package, tmp_path / "hostile", str(module.relative_to(package)), hostile)
     with pytest.raises(ModelCorruptError, match="is not applied: it has the statement `pathlib"):
         load_servable(folder, model="any")
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        RawColumn("place", "Frob"),
+        RawColumn("place", "Datetime[us,Nowhere/At_All]"),
+        RawColumn("place", "Enum", values=("a", "a")),
+        RawColumn("place", "Float64"),
+        RawColumn("riders", "Int64"),
+        None,
+    ],
+)
+def test_a_package_with_impossible_columns_is_a_corrupt_model(
+    package: Path, tmp_path: Path, column: RawColumn | None
+) -> None:
+    steps = read_steps((package / "steps.json").read_bytes())
+    columns = (
+        () if column is None else tuple(column if each.name == "place" else each for each in steps.columns)
+    )
+    steps = msgspec.structs.replace(steps, columns=columns)
+    folder = changed(package, tmp_path / "odd", "steps.json", b"", steps)
+    with pytest.raises(ModelCorruptError):
+        load_servable(folder, model="any")
+
+
+def test_a_package_without_its_inner_model_is_a_corrupt_model(package: Path, tmp_path: Path) -> None:
+    steps = read_steps((package / "steps.json").read_bytes())
+    files = {path: digest for path, digest in steps.files.items() if not path.endswith("model.txt")}
+    steps = msgspec.structs.replace(steps, files=files)
+    folder = changed(package, tmp_path / "hollow", "steps.json", b"", steps)
+    with pytest.raises(ModelCorruptError):
+        load_servable(folder, model="any")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import lightgbm
+import msgspec
 import numpy as np
 import polars as pl
 import psutil
@@ -19,6 +21,7 @@ from tests.models.rental_steps import none_on_holidays, prepare
 from tests.serving.running_gateway import RunningGateway, until
 
 from trimtab.config import load_settings
+from trimtab.digest import digest_bytes
 from trimtab.errors import RefusedError
 from trimtab.models import gates
 from trimtab.models.confined.confinement import NOTHING
@@ -27,10 +30,12 @@ from trimtab.models.inputs import inputs
 from trimtab.models.model import Model
 from trimtab.models.registry import Registry
 from trimtab.models.serving_notes import how_served
+from trimtab.models.specification import SPECIFICATION_FILE, Specification
 from trimtab.server.standalone import check_folder
 from trimtab.serving.batch_job import Ask, predict_table
 from trimtab.serving.batch_model import model_at
 from trimtab.serving.endpoints import Endpoints
+from trimtab.serving.loaded_endpoints import EMPTY, ModelShelf
 from trimtab.serving.routes import Arm, Route
 from trimtab.serving.shipping import ship_all
 from trimtab.store.database import Transaction
@@ -225,6 +230,55 @@ def test_expressions_alone_are_applied_by_the_gateway_itself(
     assert wrong.status_code == 422
     (worker,) = gateway.children("worker")
     assert len(children_of(worker)) == 1  # that of the other model
+
+
+def test_a_malformed_package_fails_alone_and_is_remembered(folders: dict[str, Path], tmp_path: Path) -> None:
+    shelf = ModelShelf(tmp_path / "cache")
+    sound, odd = "b3:" + "0" * 64, "b3:" + "1" * 64
+    shutil.copytree(folders["daily"], shelf.folder(sound))
+    fetched: list[str] = []
+
+    def fetch(digest: str, folder: Path) -> None:
+        """Steps with a type that there is not, and digests that all hold."""
+        fetched.append(digest)
+        shutil.copytree(folders["daily"], folder)
+        steps = (folder / "steps.json").read_bytes().replace(b'"Boolean"', b'"Frob"')
+        (folder / "steps.json").write_bytes(steps)
+        specification = msgspec.json.decode((folder / SPECIFICATION_FILE).read_bytes(), type=Specification)
+        sealed = msgspec.structs.replace(specification, file_digest=digest_bytes(steps))
+        (folder / SPECIFICATION_FILE).write_bytes(sealed.to_json())
+
+    routes = {
+        name: Route(model=name, arms=(Arm(1, digest, "primary", 100.0),), salt="s")
+        for name, digest in (("odd", odd), ("daily", sound))
+    }
+    for _ in range(2):
+        table = shelf.table(routes, {}, EMPTY, fetch)
+        assert set(table.endpoints) == {"daily"}
+        assert "cannot be opened: KeyError" in table.failures["odd"]
+    assert fetched == [odd]
+
+
+def test_what_goes_wrong_while_a_model_is_fetched_fails_that_model_alone(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shelf = ModelShelf(tmp_path / "cache")
+
+    def fetch(digest: str, folder: Path) -> None:
+        if digest.endswith("1"):
+            raise OSError("the disk is full")
+        if digest.endswith("2"):
+            raise ValueError("nobody thought of this")
+        shutil.copytree(folders["daily"], folder)
+
+    routes = {
+        f"to_{end}": Route(model="m", arms=(Arm(1, f"b3:{end * 64}", "primary", 100.0),), salt="s")
+        for end in "210"
+    }
+    table = shelf.table(routes, {}, EMPTY, fetch)
+    assert set(table.endpoints) == {"to_0"}
+    assert "the disk is full" in table.failures["to_1"]
+    assert "nobody thought of this" in table.failures["to_2"]
 
 
 def test_another_name_for_the_same_model_is_refused_with_the_setting(client: httpx.Client) -> None:

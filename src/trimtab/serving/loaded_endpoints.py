@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -122,6 +122,21 @@ def _kind(column: Column) -> ColumnKind:
 EMPTY = EndpointTable({}, {})
 
 
+@contextlib.contextmanager
+def _one_model_failing() -> Iterator[None]:
+    """Whatever a package brings about fails its own model, and never those beside it."""
+    try:
+        yield
+    except TrimtabError:
+        raise
+    except (OSError, MemoryError) as error:  # of this machine, and so perhaps for a while only
+        raise UnavailableError(f"The model cannot be loaded now: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise ModelCorruptError(
+            f"The model cannot be loaded: {type(error).__name__}: {error!s:.300}"
+        ) from error
+
+
 class ModelShelf:
     """Keeps loaded models by digest, and their folders in a cache on disk."""
 
@@ -150,13 +165,13 @@ class ModelShelf:
                 endpoints[name] = standing
                 continue
             try:
-                predictors = tuple(self._predictor(route.model, arm, fetch) for arm in route.arms)
+                with _one_model_failing():
+                    predictors = tuple(self._predictor(route.model, arm, fetch) for arm in route.arms)
+                    endpoints[name] = LoadedEndpoint(name, route, predictors, chosen)
             except TrimtabError as error:
                 failures[name] = str(error)
                 if standing is not None:
                     endpoints[name] = standing
-            else:
-                endpoints[name] = LoadedEndpoint(name, route, predictors, chosen)
         return EndpointTable(endpoints, failures)
 
     def forget(self, table: EndpointTable) -> None:
@@ -179,7 +194,8 @@ class ModelShelf:
             if failure is not None and time.monotonic() - failed_at < pause:
                 raise failure
             try:
-                found = self._load(model, arm, fetch)
+                with _one_model_failing():
+                    found = self._load(model, arm, fetch)
             except TrimtabError as error:
                 self._failed[arm.digest] = (time.monotonic(), error)
                 raise
@@ -197,7 +213,10 @@ class ModelShelf:
             except NotFoundError as error:
                 raise UnavailableError(f"Version {arm.version} cannot be fetched: {error}") from error
         try:
-            return load_servable(folder, model=model, confinement=self._confinement, threads=self._threads)
+            with _one_model_failing():
+                return load_servable(
+                    folder, model=model, confinement=self._confinement, threads=self._threads
+                )
         except ModelCorruptError:
             # The cache may have been damaged: fetch it anew next time.
             with contextlib.suppress(OSError):

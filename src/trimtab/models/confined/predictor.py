@@ -229,10 +229,12 @@ def _expressions(folder: Path, threads: int) -> Predictor:
     os.environ.setdefault("POLARS_MAX_THREADS", str(threads))  # it looks there as it is imported
     # Polars: 30 MB and 0.1 s, for gateways that serve such a model only.
     from trimtab.models.confined.expressions import Expressions  # noqa: PLC0415  (see above)
+    from trimtab.models.confined.step_package import opening  # noqa: PLC0415  (see above)
 
-    predictor = ConfinedPredictor(Expressions(folder, threads=threads), read_specification(folder))
-    predictor.example = read_example(folder)
-    predictor.check(predictor.example)
+    with opening(folder):
+        predictor = ConfinedPredictor(Expressions(folder, threads=threads), read_specification(folder))
+        predictor.example = read_example(folder)
+        predictor.check(predictor.example)
     return predictor
 
 

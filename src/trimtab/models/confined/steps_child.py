@@ -12,24 +12,14 @@ import importlib
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from trimtab.errors import ModelCorruptError, TrimtabError
-from trimtab.models.confined.messages import Answers, Ask, Hello, ModelRaisedError
+from trimtab.models.confined.messages import Answers, Ask, Hello
+from trimtab.models.confined.step_package import StepPackage
 from trimtab.models.runtimes.predictor import Predictor
 from trimtab.models.runtimes.trusted import trusted_runtime_of
-from trimtab.models.specification import read_model_file, read_specification
-from trimtab.models.steps.applied import Applied, Function, StepFailedOnRowsError
-from trimtab.models.steps.document import (
-    CODE_FOLDER,
-    INNER_FOLDER,
-    PackedStep,
-    inner_specification,
-    read_files,
-    read_steps,
-)
+from trimtab.models.steps.applied import Applied, Function
+from trimtab.models.steps.document import CODE_FOLDER, PackedStep
 from trimtab.models.steps.literals import value_of
-from trimtab.models.steps.raw_columns import RawColumns
 from trimtab.pipelines.modules import is_first_party
 
 
@@ -37,14 +27,11 @@ class StepsChild:
     """A loaded model with its steps at the end of a channel. It is made in a folder that is its own."""
 
     def __init__(self, folder: Path) -> None:
-        self._outer = outer = read_specification(folder)
-        self._steps = steps = read_steps(read_model_file(folder, outer))
-        files = read_files(folder, steps)
-        specification = inner_specification(files)
-        content = files[f"{INNER_FOLDER}/{specification.file}"]
-        inner = Predictor(specification, trusted_runtime_of(specification, content))
+        self._package = package = StepPackage(folder)
+        steps = package.steps
+        inner = Predictor(package.inner, trusted_runtime_of(package.inner, package.content))
         code = Path.cwd() / "steps"
-        for path, text in files.items():
+        for path, text in package.files.items():
             if path.startswith(f"{CODE_FOLDER}/"):
                 place = code / path.removeprefix(f"{CODE_FOLDER}/")
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -57,28 +44,14 @@ class StepsChild:
             _function(steps.after),
             with_rows=steps.after is not None and steps.after.with_rows,
         )
-        self._frame = RawColumns(steps.columns).frame
-        self._numbers = sum(column.kind != "text" for column in steps.columns)
 
     def hello(self) -> Hello:
-        """What the first step takes. The example and the answers to it stand in the package."""
-        return Hello(
-            columns=self._outer.signature.columns,
-            whole=tuple(column.name for column in self._steps.columns if column.whole),
-            target=self._outer.target,
-            example={},
-            answers=(),
-        )
+        """What the first step takes."""
+        return self._package.hello()
 
     def answer(self, asked: Ask) -> Answers:
         """Answer rows; raises TrimtabError."""
-        numbers = np.frombuffer(asked.numbers, dtype=np.float64).reshape(asked.rows, self._numbers)
-        rows = self._frame(asked.rows, numbers, asked.texts)
-        try:
-            made = self._applied.matrix(rows) if asked.width else self._applied.answers(rows)
-        except StepFailedOnRowsError as error:
-            raise ModelRaisedError(error.message, hint=error.hint) from error
-        return Answers(made.tobytes())
+        return Answers(self._package.answers(self._applied, asked).tobytes())
 
 
 def _function(step: PackedStep | None) -> Function | None:
