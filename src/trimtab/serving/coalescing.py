@@ -17,13 +17,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trimtab.errors import InvalidInputError, TrimtabError, UnavailableError
+from trimtab.errors import InvalidInputError, UnavailableError
 from trimtab.models.runtimes.predictor import Predictor
-from trimtab.serving.frames import FailureFrame, RowFrame, encoded
+from trimtab.serving.frames import RowFrame, encoded
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.model_failures import Failure, failure_of, record_failures
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.questions import Answer, DeadlineError, ModelFailedError, Question
+from trimtab.serving.questions import Answer, DeadlineError, Question
 
 MOST_ROWS = 256
 """Rows that one model call takes at most, since all others wait for it."""
@@ -47,7 +48,7 @@ class Row:
         self.leader = leader
         self.pinned = pinned
         self.encoded: list[Sequence[float] | None] = []
-        self.failures: list[tuple[int, Exception]] = []
+        self.failures: list[Failure] = []
         self.answer = answer
         endpoint = question.endpoint
         for place, predictor in enumerate(endpoint.predictors):
@@ -133,9 +134,9 @@ class Coalescer:
         for number, row in enumerate(rows):
             said = [score[number] for score in scores]
             if row.failures:
-                self._failed(row)
+                record_failures(self._log, row.question, row.failures)
             if said[row.leader] is None:
-                outcomes.append(_model_failed(row))
+                outcomes.append(failure_of(row.question, row.leader, row.failures))
                 continue
             answer, frame = _logged(row, said)
             outcomes.append(answer)
@@ -148,14 +149,6 @@ class Coalescer:
             except UnavailableError as error:
                 return [error if isinstance(outcome, Answer) else outcome for outcome in outcomes]
         return outcomes
-
-    def _failed(self, row: Row) -> None:
-        endpoint, at = row.question.endpoint, row.question.at
-        for place, error in row.failures:
-            version = endpoint.versions[place]
-            _log.warning("version %s of '%s' failed to score a request: %s", version, endpoint.name, error)
-            code = error.code if isinstance(error, TrimtabError) else "model_failed"
-            self._log.failed(encoded(FailureFrame(endpoint.name, at, code, version)), at=at)
 
 
 def _scores(predictor: Predictor, rows: list[Row], place: int) -> list[float | None]:
@@ -181,15 +174,6 @@ def _scores(predictor: Predictor, rows: list[Row], place: int) -> list[float | N
                 row.failures.append((place, error))
         scores.append(score)
     return scores
-
-
-def _model_failed(row: Row) -> ModelFailedError:
-    endpoint = row.question.endpoint
-    reason = next(error for place, error in row.failures if place == row.leader)
-    return ModelFailedError(
-        f"Version {endpoint.versions[row.leader]} of '{endpoint.name}' failed: {reason}",
-        hint="The gateway's log has the details.",
-    )
 
 
 def _logged(row: Row, scores: list[float | None]) -> tuple[Answer, bytes | None]:

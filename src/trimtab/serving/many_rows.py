@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,15 +12,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.errors import InvalidInputError, TrimtabError
+from trimtab.errors import InvalidInputError
 from trimtab.models.encoding import Columns, floats
 from trimtab.models.signature import Signature
 from trimtab.serving.coalescing import plain
-from trimtab.serving.frames import FailureFrame, MatrixFrame, RowsFrame, encoded, packed
+from trimtab.serving.frames import MatrixFrame, RowsFrame, encoded, packed
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
+from trimtab.serving.model_failures import Failure, failure_of, record_failures
 from trimtab.serving.prediction_ids import MOST_ROWS, PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.questions import Answer, ModelFailedError, Question
+from trimtab.serving.questions import Answer, Question
 
 INLINE_NS = 1_000_000
 """What is scored in less time than this, in nanoseconds, is scored in the event loop; more would keep other
@@ -33,8 +33,6 @@ FIRST_NS = 4_000
 THREADS_APART = 32
 """Requests to models in processes of their own that wait for an answer at once; others wait for these."""
 
-_log = logging.getLogger(__name__)
-
 Scores = list[NDArray[np.float64] | None]
 
 
@@ -43,7 +41,7 @@ class _Scored(msgspec.Struct, frozen=True):
 
     rows: int
     scores: Scores
-    failures: list[tuple[int, Exception]]
+    failures: list[Failure]
     took: int
 
 
@@ -66,7 +64,7 @@ class ManyRows:
             scored = await asyncio.get_running_loop().run_in_executor(None, _score, question, leader)
         if scored.rows:
             self._pace[endpoint] = scored.took / scored.rows
-        return self._told(question, scored, leader, pinned)
+        return self._answer_from(question, scored, leader, pinned)
 
     async def answer_apart(self, question: Question, leader: int, pinned: int | None) -> Answer:
         """Answer for models in processes of their own, which share a call as they are ready, in threads that
@@ -77,28 +75,17 @@ class ManyRows:
         elif question.matrix is not None:
             question = msgspec.structs.replace(question, columns=_named(question, leader), matrix=None)
         scored = await asyncio.get_running_loop().run_in_executor(self._apart, _score, question, leader)
-        return self._told(question, scored, leader, pinned)
+        return self._answer_from(question, scored, leader, pinned)
 
-    def _told(self, question: Question, scored: _Scored, leader: int, pinned: int | None) -> Answer:
-        """The answer out of what the versions said, logged."""
-        endpoint = question.endpoint
-        for place, error in scored.failures:
-            self._failed(question, place, error)
+    def _answer_from(self, question: Question, scored: _Scored, leader: int, pinned: int | None) -> Answer:
+        """The answer out of what the versions said; those that failed are recorded."""
+        record_failures(self._log, question, scored.failures)
         if scored.scores[leader] is None:
-            version, reason = endpoint.versions[leader], scored.failures[0][1]
-            raise ModelFailedError(
-                f"Version {version} of '{endpoint.name}' failed: {reason}",
-                hint="The gateway's log has the details.",
-            )
-        return self._many(question, scored, leader, pinned)
+            raise failure_of(question, leader, scored.failures)
+        return self._dealt(question, scored, leader, pinned)
 
-    def _failed(self, question: Question, place: int, error: Exception) -> None:
-        name, version = question.endpoint.name, question.endpoint.versions[place]
-        _log.warning("version %s of '%s' failed to score a request: %s", version, name, error)
-        code = error.code if isinstance(error, TrimtabError) else "model_failed"
-        self._log.failed(encoded(FailureFrame(name, question.at, code, version)), at=question.at)
-
-    def _many(self, question: Question, scored: _Scored, leader: int, pinned: int | None) -> Answer:
+    def _dealt(self, question: Question, scored: _Scored, leader: int, pinned: int | None) -> Answer:
+        """Each row's answer by the version that the route deals it to; all that was said is logged."""
         endpoint, scores, rows = question.endpoint, scored.scores, scored.rows
         if rows > MOST_ROWS:
             raise InvalidInputError(
@@ -140,7 +127,7 @@ def _score(question: Question, leader: int) -> _Scored:
     began = time.thread_time_ns()
     endpoint, matrix = question.endpoint, question.matrix
     scores: Scores = [None] * len(endpoint.predictors)
-    failures: list[tuple[int, Exception]] = []
+    failures: list[Failure] = []
     names = endpoint.predictors[leader].signature.names
     columns = question.columns
     rows = 0
