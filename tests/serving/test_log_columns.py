@@ -53,7 +53,7 @@ def frames_of(some: list[Any], endpoint: str) -> list[Frame]:
         RowFrame(1, f"p{place}", at, key, 0, given, [score, 1.0], 5)
         for place, (given, at, key, score) in enumerate(some)
     ]
-    columns = [list(column) for column in zip(*(given for given, *_ in some), strict=True)]
+    columns: Any = [list(column) for column in zip(*(given for given, *_ in some), strict=True)]
     said: Any = [[score for *_, score in some], None]
     together = RowsFrame(1, "r", some[0][1], [row[2] for row in some], [0] * len(some), columns, said, 5)
     return [*alone, together]

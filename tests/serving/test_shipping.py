@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,18 @@ import pytest
 
 from trimtab.monitoring.live_profiles import ANSWER, LATENCY, LiveProfiles
 from trimtab.monitoring.outcomes import Outcomes
-from trimtab.serving import indexing, shipping
-from trimtab.serving.frames import EntryFrame, FailureFrame, Frame, LabelFrame, RowFrame, RowsFrame, encoded
+from trimtab.serving import indexing, log_indexer, shipping
+from trimtab.serving.frames import (
+    HEADER,
+    EntryFrame,
+    FailureFrame,
+    Frame,
+    LabelFrame,
+    RowFrame,
+    RowsFrame,
+    encoded,
+)
+from trimtab.serving.log_columns import Unfolding
 from trimtab.serving.log_indexer import LogIndexer
 from trimtab.serving.segments import FOLDER, LARGEST_SEGMENT, Limits, SegmentWriter, segments
 from trimtab.serving.shipper_lock import ShipperLock
@@ -283,6 +294,72 @@ def test_a_torn_tail_is_dropped_and_damage_is_kept(workspace: Workspace, log: Lo
     assert shipped(log, workspace) == 3
     assert sorted(workspace.tables.read("predictions/rides")["id"]) == ["p1", "p5"]
     assert [path.read_bytes() for path in log.folder.glob("*.damaged")] == [bytes(content)]
+
+
+def test_frames_that_nobody_can_read_cost_no_others_and_are_kept(workspace: Workspace, log: Log) -> None:
+    orphan = RowFrame(9, "orphan", AT, None, 0, [1.0, "winter", 5], [1.0, None], 5)
+    log.write(row(1), orphan, row(2))
+    log.writer.append(framed(b"\xc1 is no msgpack"), rows=1, at=AT)
+    log.write(label(1))
+    log.end()
+    (segment,) = segments(log.folder)
+    content = segment.path.read_bytes()
+    told: list[str] = []
+    indexer = LogIndexer(log.folder)
+    assert indexer.index(workspace, also=lambda _: told.append("all is in")) == 3
+    assert told == ["all is in"]
+    assert Shipper(log.folder).ship(workspace) == 1
+    assert counts(workspace) == (2, 1, 0)
+    assert sorted(workspace.tables.read("predictions/rides")["id"]) == ["p1", "p2"]
+    assert [path.read_bytes() for path in log.folder.glob("*.damaged")] == [content]
+
+
+def framed(body: bytes) -> bytes:
+    return HEADER.pack(len(body), zlib.crc32(body)) + body
+
+
+@pytest.mark.parametrize("stage", ["reading", "batch", "transaction"])
+def test_a_segment_that_cannot_be_indexed_holds_up_no_other_and_nobody_is_told_that_it_is_in(
+    workspace: Workspace, log: Log, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr(log_indexer, "LEAVE_SECONDS", 0.0)
+    log.write(row(1))
+    log.end()
+    (bad,) = segments(log.folder)
+    for number in (2, 3):
+        log.write(row(number))
+        log.end()
+    where, name = {
+        "reading": (Unfolding, "content"),
+        "batch": (indexing, "_answered"),
+        "transaction": (indexing, "record_answers"),
+    }[stage]
+    right = getattr(where, name)
+
+    def wrong(*arguments: Any) -> Any:
+        if "p1" in str(arguments) or any(b"p1" in bytes(x) for x in _bodies(arguments)):
+            raise RuntimeError("a bug")
+        return right(*arguments)
+
+    indexer = LogIndexer(log.folder)
+    told: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, wrong)
+        for indexed in (2, 0):
+            assert indexer.index(workspace, also=lambda _: told.append("all is in")) == indexed
+            assert not indexer.complete
+        assert told == []
+    assert counts(workspace) == (2, 0, 0)
+    assert Shipper(log.folder).ship(workspace) == 2
+    assert [segment.id for segment in segments(log.folder)] == [bad.id]
+    assert indexer.index(workspace, also=lambda _: told.append("all is in")) == 1
+    assert indexer.complete
+    assert told == ["all is in"]
+
+
+def _bodies(arguments: tuple[Any, ...]) -> list[memoryview]:
+    """The frames among the arguments, if that is what they are."""
+    return [each for some in arguments if isinstance(some, list) for each in some]
 
 
 def test_a_column_that_changes_its_kind_gets_a_column_of_its_own(workspace: Workspace, log: Log) -> None:

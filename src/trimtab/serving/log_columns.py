@@ -55,6 +55,11 @@ class LoggedRows(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 Logged = EntryFrame | LoggedRow | LoggedRows | MatrixFrame | LabelFrame | FailureFrame
 
+_ENTRY = b"\0"
+"""The tag of an `EntryFrame`, which stands behind one byte for the length of the array."""
+
+_UNREADABLE = (msgspec.MsgspecError, LookupError, ValueError, TypeError, ArithmeticError)
+
 _logged = msgspec.msgpack.Decoder(list[Logged]).decode
 _cells = msgspec.msgpack.Decoder(list[Any]).decode
 
@@ -116,11 +121,13 @@ class PredictionColumns:
 
 @dataclass
 class LogContent:
-    """What some frames hold."""
+    """What some frames hold; `unreadable`: how many of them are whole, and yet nobody can tell what they say
+    (as a row without the entry that it refers to)."""
 
     predictions: list[PredictionColumns] = field(default_factory=list)
     labels: list[LabelFrame] = field(default_factory=list)
     failures: list[FailureFrame] = field(default_factory=list)
+    unreadable: int = 0
 
     @property
     def rows(self) -> int:
@@ -134,11 +141,27 @@ class Unfolding:
     def __init__(self) -> None:
         self._entries: dict[int, EntryFrame] = {}
 
-    def learn(self, frames: Iterable[Logged]) -> None:
-        """Take up the entries of frames whose rows are not wanted."""
-        for frame in frames:
-            if isinstance(frame, EntryFrame):
-                self._entries[frame.ref] = frame
+    def learn(self, bodies: Sequence[memoryview]) -> None:
+        """Take up the entries among frames whose rows are not wanted."""
+        self.content([body for body in bodies if body[1:2] == _ENTRY])
+
+    def content(self, bodies: Sequence[memoryview]) -> LogContent:
+        """What frames with these bodies hold that follow those seen so far; without unreadable ones, which
+        must not keep the others from their tables."""
+        try:
+            return self.columns(read_logged(bodies))
+        except _UNREADABLE:
+            readable = list(filter(self._readable, bodies))
+            found = self.columns(read_logged(readable))
+            found.unreadable = len(bodies) - len(readable)
+            return found
+
+    def _readable(self, body: memoryview) -> bool:
+        try:
+            self.columns(read_logged([body]))
+        except _UNREADABLE:
+            return False
+        return True
 
     def columns(self, frames: Iterable[Logged]) -> LogContent:
         """What the frames hold that follow those seen so far: of each route first the rows that were asked

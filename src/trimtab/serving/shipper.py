@@ -106,7 +106,9 @@ class ShipperProcess:
         now = time.monotonic()
         if generation != self._acknowledged:
             self._indexer.index(workspace, also=lambda tx: self._acknowledge(tx, generation))
-            self._acknowledged, self._indexed_at = generation, time.monotonic()
+            self._indexed_at = time.monotonic()
+            if self._indexer.complete:
+                self._acknowledged = generation
         elif now - self._indexed_at >= POLL_SECONDS or flush > self._flushed:
             self._indexer.index(workspace)
             self._indexed_at = time.monotonic()

@@ -28,7 +28,7 @@ from trimtab.serving.columnar import (
 )
 from trimtab.serving.endpoints import demand_flush
 from trimtab.serving.frames import Bodies, LabelFrame
-from trimtab.serving.log_columns import PredictionColumns, Unfolding, read_logged
+from trimtab.serving.log_columns import PredictionColumns, Unfolding
 from trimtab.serving.log_indexer import LogIndexer
 from trimtab.serving.schema import log_segments_table as log_segments
 from trimtab.serving.segments import (
@@ -99,27 +99,29 @@ class Shipper:
                 )
             if segment.some_bodies(indexed, PIECE_BYTES).bodies:
                 return False
-            end = self._append_pieces(workspace.tables, segment)
-            if end.damaged or end.end < indexed:
+            end, unreadable = self._append_pieces(workspace.tables, segment)
+            if end.damaged or end.end < indexed or unreadable:
                 kept = segment.path.with_suffix(".damaged")
                 kept.unlink(missing_ok=True)
                 kept.hardlink_to(segment.path)
-                _log.error("%s is damaged behind byte %s and is kept", kept, end.end)
+                _log.error("%s is damaged: %s frames, and all behind byte %s", kept, unreadable, end.end)
             workspace.write(lambda tx: _mark_shipped(tx, segment))
         segment.path.unlink(missing_ok=True)
         return True
 
-    def _append_pieces(self, tables: Tables, segment: Segment) -> Bodies:
-        """Bring a segment to its tables, a piece at a time, since requests may be large; answers its end."""
+    def _append_pieces(self, tables: Tables, segment: Segment) -> tuple[Bodies, int]:
+        """Bring a segment to its tables, a piece at a time, since requests may be large; answers its end, and
+        how many frames are unreadable."""
         unfolding = Unfolding()
-        start = 0
+        start = unreadable = 0
         for piece in segment.pieces(PIECE_BYTES):
             transaction = f"{segment.id}@{start}" if start else segment.id
-            content = unfolding.columns(read_logged(piece.bodies))
+            content = unfolding.content(piece.bodies)
             _append_predictions(tables, self._known, transaction, content.predictions)
             _append_feedback(tables, self._known, transaction, content.labels)
             start = piece.end
-        return piece
+            unreadable += content.unreadable
+        return piece, unreadable
 
 
 def _mark_shipped(tx: Transaction, segment: Segment) -> None:
