@@ -51,8 +51,8 @@ class Answering:
                 f"The model has no input column '{name}'.",
                 hint=unknown("column", name, endpoint.columns).hint,
             )
-        pinned = None if question.version is None else endpoint.place_of(question.version)
-        leader = endpoint.primary if pinned is None else pinned
+        leader = endpoint.place_of(question.version)
+        pinned = None if question.version is None else leader
         if endpoint.blocking:
             return self._many.answer_apart(question, leader, pinned)
         row = _single(question)

@@ -24,7 +24,6 @@ from trimtab.serving.open_inference_models import (
     load,
     model_configuration,
     model_metadata,
-    place_of,
     refuse_unload,
     repository_index,
     server_metadata,
@@ -168,7 +167,7 @@ class InferenceService:
 
     async def _model_ready(self, asked: Any, call: Call) -> Any:
         try:
-            place_of(call.view.table.get(asked.name), asked.version or None)
+            call.view.table.get(asked.name).place_of(asked.version or None)
         except UnavailableError:
             return MESSAGES["ModelReadyResponse"](ready=False)
         return MESSAGES["ModelReadyResponse"](ready=True)
@@ -206,7 +205,7 @@ class InferenceService:
             refuse_other_outputs([output.name for output in asked.outputs])
             refuse_unserved(parameters_of(asked.outputs[0].parameters), f"The output '{OUTPUT}'")
         key, deadline = key_and_deadline(parameters_of(asked.parameters), call.started)
-        predictor = endpoint.predictors[place_of(endpoint, version)]
+        predictor = endpoint.predictors[endpoint.place_of(version)]
         rows = rows_of(read_tensors(asked), predictor.signature)
         answer = await self._answering(view.ids).answer(
             Question(

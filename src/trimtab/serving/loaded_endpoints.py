@@ -77,8 +77,11 @@ class LoadedEndpoint:
             kinds=tuple(map(_kind, columns.values())),
         )
 
-    def place_of(self, version: str) -> int:
-        """The position of a version on the route, by its text; raises NotFoundError."""
+    def place_of(self, version: str | None) -> int:
+        """The position of a version on the route, by its text, of the primary for None; raises
+        NotFoundError."""
+        if version is None:
+            return self.primary
         for place, number in enumerate(self.versions):
             if str(number) == version:
                 return place

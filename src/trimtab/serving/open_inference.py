@@ -34,7 +34,6 @@ from trimtab.serving.open_inference_models import (
     load,
     model_configuration,
     model_metadata,
-    place_of,
     refuse_unload,
     repository_index,
     server_metadata,
@@ -146,7 +145,7 @@ def _told(request: Request, name: str, parts: list[str]) -> Response:
 
 def _readiness(request: Request, name: str, version: str | None) -> Response:
     try:
-        place_of(request.view.table.get(name), version)
+        request.view.table.get(name).place_of(version)
     except UnavailableError:
         return Response(503, _encode({"name": name, "ready": False}))
     return _json({"name": name, "ready": True})
@@ -174,7 +173,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         refuse_other_outputs([output.name for output in asked.outputs])
         refuse_unserved(asked.outputs[0].parameters or {}, f"The output '{OUTPUT}'")
     key, deadline = key_and_deadline(asked.parameters, request.started)
-    predictor = endpoint.predictors[place_of(endpoint, version)]
+    predictor = endpoint.predictors[endpoint.place_of(version)]
     rows = rows_of(tensors, predictor.signature)
     answer = await request.answering.answer(
         Question(

@@ -66,14 +66,9 @@ def server_metadata() -> ServerMetadata:
     return ServerMetadata("trimtab", package_version("trimtab"))
 
 
-def place_of(endpoint: LoadedEndpoint, version: str | None) -> int:
-    """The position of a version on the route, of the one that stands for None; raises NotFoundError."""
-    return endpoint.primary if version is None else endpoint.place_of(version)
-
-
 def model_metadata(endpoint: LoadedEndpoint, version: str | None) -> ModelMetadata:
     """An endpoint's metadata, by the signature of `version`; raises NotFoundError."""
-    predictor = endpoint.predictors[place_of(endpoint, version)]
+    predictor = endpoint.predictors[endpoint.place_of(version)]
     return ModelMetadata(
         name=endpoint.name,
         versions=[str(number) for number in endpoint.versions],

@@ -118,7 +118,7 @@ async def _about(request: Request, name: str, version: str | None, label: str | 
         version = _labelled(endpoint, label)
     if verb == "predict":
         return await _predict(request, endpoint, version)
-    place = endpoint.primary if version is None else endpoint.place_of(version)
+    place = endpoint.place_of(version)
     if verb == "metadata":
         return _json(_metadata(endpoint, place))
     places = range(len(endpoint.versions)) if version is None else [place]
@@ -150,7 +150,7 @@ def _labelled(endpoint: LoadedEndpoint, label: str) -> str:
 
 async def _predict(request: Request, endpoint: LoadedEndpoint, version: str | None) -> Response:
     try:
-        place = endpoint.primary if version is None else endpoint.place_of(version)
+        place = endpoint.place_of(version)
         columns: Table = {}
         by_row, matrix = _numbers(request.body, endpoint.predictors[place])
         if matrix is None:
