@@ -16,7 +16,7 @@ from trimtab.models.encoding import Encoder
 from trimtab.models.inputs import frame_columns
 from trimtab.models.signature import Signature
 from trimtab.models.steps.literals import literal, value_of
-from trimtab.models.steps.raw_columns import RawColumns, raw_columns, raw_signature
+from trimtab.models.steps.raw_columns import RawColumn, RawColumns, raw_columns, raw_signature
 
 
 def between(first: str, last: str) -> st.SearchStrategy[datetime]:
@@ -95,6 +95,25 @@ def test_nan_comes_back_as_null() -> None:
 def test_a_type_that_no_request_can_carry_is_refused(values: pl.Series) -> None:
     with pytest.raises(InvalidInputError, match="no request can carry"):
         raw_columns(values.to_frame(), None, (), ())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("Datetime[ns]", "2300-01-01T00:00:00"),
+        ("Datetime[ns]", "0001-01-01T00:00:00"),
+        ("Datetime[ns,UTC]", "9999-12-31T23:59:59+00:00"),
+        ("Datetime[us,UTC]", "0001-01-01T00:00:00+14:00"),
+        ("Datetime[ns,UTC]", "0001-01-01T00:00:00+14:00"),
+        ("Datetime[ms,Europe/Berlin]", "9999-12-31T23:59:59-14:00"),
+    ],
+)
+def test_a_time_that_its_type_cannot_hold_is_refused_by_its_text(dtype: str, text: str) -> None:
+    columns = RawColumns([RawColumn("at", dtype, nullable=True)])
+    fine = "2026-01-31T12:00:00+00:00" if "," in dtype else "2026-01-31T12:00:00"
+    with pytest.raises(InvalidInputError) as refused:
+        columns.frame(3, np.empty((3, 0)), [[None, fine, text]])
+    assert repr(text) in refused.value.message
 
 
 PLAIN = st.recursive(

@@ -143,23 +143,28 @@ def _text(column: RawColumn, dtype: pl.DataType, values: Sequence[str | None]) -
             time = datetime.fromisoformat(text)
             if (time.tzinfo is not None) != aware:
                 raise ValueError("no offset from UTC" if aware else "an offset from UTC")
-            return time
+            return time.astimezone(UTC) if aware else time  # which has to lie in the years 1 to 9999 too
 
         start = _START if aware else _START.replace(tzinfo=None)
         times = [None if time is None else (time - start) // _TICK for time in _times(column, values, read)]
         ticks = pl.Series(column.name, times, pl.Int64)
-        return ticks.cast(pl.Datetime("us", dtype.time_zone)).cast(dtype)
+        return _cast(column, ticks.cast(pl.Datetime("us", dtype.time_zone)), dtype, values)
     made = pl.Series(column.name, values, pl.String)
     return made if dtype == pl.String else _cast(column, made, dtype)
 
 
-def _cast(column: RawColumn, values: pl.Series, dtype: pl.DataType) -> pl.Series:
+def _cast(
+    column: RawColumn, values: pl.Series, dtype: pl.DataType, given: Sequence[Any] | pl.Series | None = None
+) -> pl.Series:
+    """The values as that type; `given` is what the request has in their place."""
     try:
         return values.cast(dtype)
     except pl.exceptions.PolarsError:
-        odd = values.filter(values.cast(dtype, strict=False).is_null() & values.is_not_null())
+        lost = values.cast(dtype, strict=False).is_null() & values.is_not_null()
+        # A value of Polars need not be one of Python: its times go beyond the years that Python has.
+        odd = (values if given is None else given)[lost.arg_max() or 0]
         raise InvalidInputError(
-            f"The column '{column.name}' has {odd[0]!r:.60}, which its type {column.dtype} does not hold.",
+            f"The column '{column.name}' has {odd!r:.60}, which its type {column.dtype} does not hold.",
             hint=f"It is one of: {', '.join(column.values)}." if column.values else "",
         ) from None
 
@@ -169,7 +174,7 @@ def _times(column: RawColumn, values: Sequence[str | None], read: Callable[[str]
     for row, value in enumerate(values):
         try:
             made.append(None if value is None else read(value))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InvalidInputError(
                 f"The column '{column.name}' has {value!r:.60} in row {row}, which is no time of type "
                 f"{column.dtype}: {error}.",
