@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -20,6 +21,7 @@ from trimtab.monitoring.outcomes import (
     record_labels,
     record_predictions,
 )
+from trimtab.store.database import Transaction
 from trimtab.store.types import to_microseconds
 from trimtab.workspace import Workspace
 
@@ -144,6 +146,26 @@ def test_of_two_labels_that_which_was_known_last_stays_even_if_it_comes_first(
     learn(any_workspace, label(7.0, id="b", known=2))
     record(any_workspace, prediction("b", hours=1))
     assert labels(any_workspace) == [9.0, 9.0]
+
+
+def test_a_label_told_while_its_prediction_is_being_recorded_finds_it(any_workspace: Workspace) -> None:
+    told = threading.Event()
+
+    def tell() -> None:
+        learn(any_workspace, label(3.0, id="a"))
+        told.set()
+
+    telling = threading.Thread(target=tell)
+
+    def work(tx: Transaction) -> None:
+        record_predictions(tx, [prediction("a")])
+        telling.start()
+        told.wait(0.3)  # time enough to look for a prediction that is not committed yet
+
+    any_workspace.write(work)
+    telling.join()
+    assert labels(any_workspace) == [3.0]
+    assert Outcomes(any_workspace).counts("bikes") == (1, 1, 0)
 
 
 def test_a_label_by_key_alone_joins_the_newest_prediction_of_that_key(any_workspace: Workspace) -> None:

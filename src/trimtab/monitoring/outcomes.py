@@ -17,6 +17,7 @@ from sqlalchemy import delete, func, or_, select, update
 
 from trimtab.monitoring.label_joining import join_labels, join_pending
 from trimtab.monitoring.outcome_blocks import Answers, label_column, labels_of, unpacked
+from trimtab.monitoring.outcome_locks import hold_outcomes
 from trimtab.monitoring.outcome_records import (
     DAY,
     Answered,
@@ -132,12 +133,14 @@ class Outcomes:
 def record_predictions(tx: Transaction, rows: Sequence[PredictionRecord]) -> None:
     """Add predictions to the index; those that are there already stay as they are. Labels that came before
     their prediction are joined to it."""
+    hold_outcomes(tx, [row.endpoint for row in rows])
     for part in answered(rows):
         record_answers(tx, part)
 
 
 def record_answers(tx: Transaction, rows: Answered) -> None:
     """The same for predictions in columns."""
+    hold_outcomes(tx, [rows.endpoint])
     add_answers(tx, rows)
     join_pending(tx, rows)
 
@@ -148,6 +151,7 @@ def record_labels(tx: Transaction, rows: Sequence[LabelRecord]) -> LabelCounts:
     The same label again changes nothing. Of different ones for one prediction that which was known last
     stays, in whatever order they come.
     """
+    hold_outcomes(tx, [row.endpoint for row in rows])
     counts = LabelCounts()
     newest: dict[str, LabelRecord] = {}
     for row in sorted(rows, key=lambda row: row.labelled_at):

@@ -19,6 +19,7 @@ from sqlalchemy import delete, insert, select, update
 from trimtab.data.profiles import FeatureProfile, Profile
 from trimtab.errors import ConflictError, InvalidInputError
 from trimtab.monitoring.live_profiles import ANSWER, LATENCY, count_service, merge_profile
+from trimtab.monitoring.outcome_locks import hold_outcomes
 from trimtab.monitoring.outcomes import Answered, LabelRecord, record_answers, record_labels
 from trimtab.serving.frames import ColumnKind, FailureFrame, LabelFrame
 from trimtab.serving.log_columns import Cells, LogContent, PredictionColumns, feature_plan
@@ -77,11 +78,13 @@ class Batch:
         self.size = sum(map(len, parts)) + len(labels)
         self._predictions = list(map(_answered, parts))
         self._labels = list(map(_label, filter(_is_number, labels)))
+        self._endpoints = {part.entry.endpoint for part in parts} | {each.endpoint for each in labels}
         self._buckets = list(_buckets(parts))
         self._service = _service(parts, failures)
 
     def index(self, tx: Transaction) -> None:
         """Index all pieces, each from where its segment's index ends; raises OffsetMovedError otherwise."""
+        hold_outcomes(tx, self._endpoints)
         for piece in self.pieces:
             _advance(tx, piece)
         for part in self._predictions:
