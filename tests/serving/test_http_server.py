@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import RefusedError, TrimtabError
-from trimtab.serving import http_server
+from trimtab.serving import http_reader, http_server
 from trimtab.serving.bodies import too_large
 from trimtab.serving.http_messages import Message, Response
 from trimtab.serving.http_server import MOST_CONNECTIONS, HttpServer, possible_connections
@@ -337,7 +337,7 @@ def test_a_body_without_a_length_ends_where_it_is_too_large() -> None:
 
 
 def test_what_is_received_has_one_limit_for_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "BODIES_HELD", 1500)
+    monkeypatch.setattr(http_reader, "BODIES_HELD", 1500)
 
     async def crowded() -> tuple[bytes, int]:
         async with serving() as (_, server, port):
@@ -359,7 +359,7 @@ def test_what_is_received_has_one_limit_for_all_together(monkeypatch: pytest.Mon
 
 
 def test_what_is_being_answered_counts_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "BODIES_HELD", 1500)
+    monkeypatch.setattr(http_reader, "BODIES_HELD", 1500)
 
     async def crowded() -> tuple[bytes, int, int]:
         async with serving() as (echo, server, port):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -51,6 +52,22 @@ class Response(msgspec.Struct, frozen=True):
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "application/json"
+
+
+class Application(Protocol):
+    """What answers."""
+
+    def objection(self, message: Message) -> TrimtabError | None:
+        """Why a request is to be refused whose head is there, so that its body need not be kept."""
+        ...
+
+    def body_objection(self, size: int) -> TrimtabError | None:
+        """Why a body of at least so many bytes is refused."""
+        ...
+
+    def respond(self, message: Message) -> Coroutine[Any, Any, Response]:
+        """The answer. Raises nothing but `asyncio.CancelledError`, if its caller is gone."""
+        ...
 
 
 def encoded_answer(response: Response, date: bytes, *, keep: bool, message: Message) -> bytes:

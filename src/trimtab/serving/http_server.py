@@ -1,8 +1,9 @@
 """HTTP/1.1 as the gateway speaks it, in the event loop of its worker.
 
-httptools (llhttp, the parser of Node.js) reads the bytes, and refuses what is not HTTP to the letter. Here is
-what a parser does not know: how much a request may hold, how long it may take, in which order answers go
-back, and what happens once a caller is gone. Why no server does this is told in docs/decisions/0010.
+httptools (llhttp, the parser of Node.js) reads the bytes, and refuses what is not HTTP to the letter. Here,
+and in `http_reader`, is what a parser does not know: how much a request may hold, how long it may take, in
+which order answers go back, and what happens once a caller is gone. Why no server does this is told in
+docs/decisions/0010.
 """
 
 from __future__ import annotations
@@ -16,18 +17,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any
 
-import httptools
-
-from trimtab.errors import InvalidInputError, MalformedError, TrimtabError, UnavailableError
-from trimtab.serving.http_messages import CONTINUE, Message, Response, encoded_answer
-
-HEAD_BYTES = 64 * 2**10
-"""How long a request's first line and headers may be together, beyond what was read at first."""
-
-DISCARDED_BYTES = 2**20
-"""How much of a body that nobody wants is read before the request is answered; then its connection ends."""
+from trimtab.errors import MalformedError, TrimtabError
+from trimtab.serving.http_messages import CONTINUE, Application, Message, Response, encoded_answer
+from trimtab.serving.http_reader import BETWEEN, BODY, HEAD, RequestReader
 
 REQUEST_SECONDS = 30.0
 """How long the head of a request may take to come, and then its body."""
@@ -57,20 +51,7 @@ MOST_CONNECTIONS = 8192
 OTHER_FILES = 256
 """Files that a process needs beside its connections."""
 
-LARGE_PIECE = 4 * 2**10
-"""Pieces of a body that are smaller are put together at once, since each costs memory beside its bytes."""
-
-BODIES_HELD = 2**29
-"""How many bytes of bodies may be there, on their way or being answered."""
-
 _log = logging.getLogger(__name__)
-
-_BETWEEN: Final = 0
-_HEAD: Final = 1
-_BODY: Final = 2
-
-_names: dict[bytes, str] = {}
-_MOST_NAMES = 1_000
 
 
 class SlowRequestError(MalformedError):
@@ -78,29 +59,6 @@ class SlowRequestError(MalformedError):
 
     code = "slow_request"
     http_status = 408
-
-
-class HeadTooLargeError(InvalidInputError):
-    """The first line and the headers of a request are too long."""
-
-    code = "head_too_large"
-    http_status = 431
-
-
-class Application(Protocol):
-    """What answers."""
-
-    def objection(self, message: Message) -> TrimtabError | None:
-        """Why a request is to be refused whose head is there, so that its body need not be kept."""
-        ...
-
-    def body_objection(self, size: int) -> TrimtabError | None:
-        """Why a body of at least so many bytes is refused."""
-        ...
-
-    def respond(self, message: Message) -> Coroutine[Any, Any, Response]:
-        """The answer. Raises nothing but `asyncio.CancelledError`, if its caller is gone."""
-        ...
 
 
 class HttpServer:
@@ -205,21 +163,15 @@ class HttpServer:
 
 
 class Connection(asyncio.Protocol):
-    """What asyncio calls about one connection, and httptools about its bytes."""
+    """What asyncio calls about one connection."""
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
-        self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport
-        self._stage = _BETWEEN  # of the request that is on its way
-        self._since = server.now  # when the stage began, or the last answer went
-        self._message = Message()
-        self._target = b""
-        self._head = 0
-        self._body: list[bytes | bytearray] = []
-        self._come = 0  # bytes of the body so far
         self._whole: deque[Message] = deque()  # requests behind the one that is being answered
-        self._asked = self._message
+        self._reader = RequestReader(server, self._whole)
+        self._transport: asyncio.Transport
+        self._since = server.now  # when the last answer went, or it was begun to close
+        self._asked = Message()
         self._answering: Coroutine[Any, Any, Response] | None = None
         self._awaited: asyncio.Future[Any] | None = None
         self._driving = False
@@ -228,8 +180,6 @@ class Connection(asyncio.Protocol):
         self._unread = 0  # bytes of them, as of the last look
         self._deaf = False  # what comes is thrown away
         self._closing = False
-
-    # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -240,23 +190,16 @@ class Connection(asyncio.Protocol):
         """Take what came, and have the requests answered that are whole."""
         if self._deaf:
             return
-        before = self._message
+        reader = self._reader
         try:
-            self._read(data)
-        except httptools.HttpParserError as error:
-            self._refuse(MalformedError(f"This is not a request of HTTP/1.1: {error}."))
+            reader.read(data)
+        except TrimtabError as error:
+            self._refuse(error)
             return
-        stage = self._stage
-        if stage == _HEAD:
-            self._head = self._head + len(data) if self._message is before else 0
-            if self._head > HEAD_BYTES:
-                self._refuse(HeadTooLargeError(f"The request's head is larger than {HEAD_BYTES} bytes."))
-                return
-        elif stage == _BODY:
-            problem = self._message.problem
-            if problem is not None and (self._come > DISCARDED_BYTES or "expect" in self._message.headers):
-                self._refuse(problem)
-                return
+        if reader.ended:
+            self._deaf = True
+        elif reader.stage == BODY and not self._behind:
+            self._ask_for_body()
         if self._whole and not self._driving:
             self._drive()
 
@@ -275,138 +218,16 @@ class Connection(asyncio.Protocol):
         """The caller is gone: what it asked is not computed if it has not begun."""
         self._closing = self._deaf = True
         self._server.connections.discard(self)
-        self._let_go()
+        self._reader.let_go()
         self._server.held -= sum(len(message.body) for message in self._whole)
         self._whole.clear()
         if self._awaited is not None:
             self._awaited.cancel()
 
-    # What httptools calls.
-
-    def on_message_begin(self) -> None:
-        """A request's first byte is there."""
-        self._message = Message()
-        self._target = b""
-        self._stage = _HEAD
-        self._since = self._server.now
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of the target."""
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, or behind the body a trailer, which nobody asked for."""
-        if self._stage != _HEAD:
-            return
-        known = _names.get(name)
-        if known is None:
-            known = name.decode("latin-1").lower()
-            if len(_names) < _MOST_NAMES:
-                _names[name] = known
-        headers = self._message.headers
-        if known not in headers:
-            headers[known] = value.decode("latin-1")
-        elif known in {"host", "authorization"}:
-            self._message.problem = MalformedError(f"The request has several headers {known}.")
-
-    def on_headers_complete(self) -> None:
-        """The head is there: see whether the body is wanted."""
-        message = self._message
-        message.started = time.perf_counter_ns()
-        message.method = self._parser.get_method().decode("latin-1")
-        target = self._target.decode("latin-1")
-        headers = message.headers
-        version = self._parser.get_http_version()
-        if version != "1.1":
-            message.keep_alive = False  # a client of 1.0 would have to be told that it may go on
-            headers.pop("expect", None)
-            if version != "1.0":
-                message.problem = MalformedError(f"HTTP/{version} is not spoken here, but HTTP/1.1.")
-        elif "host" not in headers:
-            message.problem = MalformedError("The request has no header host.")
-        if not target.startswith("/"):
-            host, target = _origin_form(target)
-            if host is not None:
-                headers["host"] = host
-        message.path, _, message.query = target.partition("?")
-        if message.problem is None:
-            message.problem = self._server.application.objection(message)
-        self._stage = _BODY
-        self._since = self._server.now
-        if "expect" in headers and not self._behind:
-            self._ask_for_body()
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        size = len(data)
-        self._come += size
-        message, server = self._message, self._server
-        if message.problem is not None:
-            return
-        message.problem = server.application.body_objection(self._come)
-        if message.problem is None and server.held > BODIES_HELD:
-            message.problem = UnavailableError(
-                "The gateway receives more than it can hold.", hint="Come back a little later."
-            )
-        if message.problem is not None:
-            self._come -= size
-            self._let_go()
-            self._come += size
-            return
-        server.held += size
-        pieces = self._body
-        if size >= LARGE_PIECE or not pieces:
-            pieces.append(data)  # and copied once, when all are there
-        elif type(last := pieces[-1]) is bytearray:
-            last += data
-        else:
-            pieces.append(bytearray(data))
-
-    def on_message_complete(self) -> None:
-        """The request is whole."""
-        message = self._message
-        if isinstance(message.problem, MalformedError) or not self._parser.should_keep_alive():
-            message.keep_alive = False
-        pieces = self._body
-        if pieces:
-            message.body = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()  # and held until it is answered
-        self._come = 0
-        self._stage = _BETWEEN
-        self._whole.append(message)
-
-    # What is ours.
-
-    def _read(self, data: bytes) -> None:
-        """Have httptools read what came.
-
-        It takes what is behind the head of a request that asks for another protocol to be in that one. There
-        is none here, so its head is read again without the wish; then its body is one.
-        """
-        rest: bytes | memoryview = data
-        while True:
-            try:
-                self._parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as upgrade:
-                asked = self._whole.pop()
-                if asked.method == "CONNECT":  # it has no body, and what follows is for another server
-                    asked.keep_alive = False
-                    self._whole.append(asked)
-                    self._deaf = True
-                    return
-                rest = memoryview(rest)[upgrade.args[0] :]
-                lines = _head_without_upgrade(asked, self._target, self._parser.get_http_version())
-                self._parser = httptools.HttpRequestParser(self)
-                self._parser.feed_data(lines)
-                self._message.problem = asked.problem  # of headers that were there twice, too
-                self._parser.feed_data(b"\r\n")
-            else:
-                return
-
     @property
     def busy(self) -> bool:
         """Whether a request is on its way or being answered."""
-        return not self._closing and (self._stage != _BETWEEN or self._behind)
+        return not self._closing and (self._reader.stage != BETWEEN or self._behind)
 
     @property
     def _behind(self) -> bool:
@@ -424,11 +245,11 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
         elif self._answering is not None:
             pass  # that has limits of its own
-        elif self._stage == _BETWEEN:
+        elif self._reader.stage == BETWEEN:
             if spent > idle_seconds:
                 self.close()
-        elif spent > self._server.request_seconds:
-            what = "head" if self._stage == _HEAD else "body"
+        elif min(spent, now - self._reader.since) > self._server.request_seconds:
+            what = "head" if self._reader.stage == HEAD else "body"
             self._refuse(
                 SlowRequestError(
                     f"The request's {what} did not come within {self._server.request_seconds:g} seconds."
@@ -451,23 +272,14 @@ class Connection(asyncio.Protocol):
 
     def _ask_for_body(self) -> None:
         """Tell a caller that waits for it to send its body, if that is wanted."""
-        if self._message.problem is None and self._message.headers.pop("expect", None) is not None:
+        message = self._reader.message
+        if message.problem is None and message.headers.pop("expect", None) is not None:
             self._transport.write(CONTINUE)
-
-    def _let_go(self) -> None:
-        """Hold nothing of a body any more."""
-        self._server.held -= sum(map(len, self._body))
-        self._body.clear()
 
     def _refuse(self, error: TrimtabError) -> None:
         """Answer that this request cannot be taken, behind those before it, and then close."""
         self._deaf = True
-        self._let_go()
-        message = Message() if self._stage == _BETWEEN else self._message
-        message.problem = error
-        message.keep_alive = False
-        self._stage = _BETWEEN
-        self._whole.append(message)
+        self._reader.refuse(error)
         if not self._driving:
             self._drive()
 
@@ -542,31 +354,8 @@ class Connection(asyncio.Protocol):
         elif self._whole:
             if not self._driving:
                 self._drive()
-        elif self._stage == _BODY:
+        elif self._reader.stage == BODY:
             self._ask_for_body()
-
-
-def _head_without_upgrade(asked: Message, target: bytes, version: str) -> bytes:
-    """The head of a request that asks for no other protocol, but for the empty line at its end."""
-    lines = [b"%s %s HTTP/%s" % (asked.method.encode("latin-1"), target, version.encode("ascii"))]
-    lines += [
-        f"{name}: {value}".encode("latin-1")
-        for name, value in asked.headers.items()
-        if name not in {"upgrade", "connection", "http2-settings"}
-    ]
-    if not asked.keep_alive:
-        lines.append(b"connection: close")
-    return b"\r\n".join([*lines, b""])
-
-
-def _origin_form(target: str) -> tuple[str | None, str]:
-    """The server that a target names, as one for a proxy does, and its path and query."""
-    scheme, _, rest = target.partition("://")
-    if not scheme.isalpha() or not rest:
-        return None, target
-    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    path = rest[end:].partition("#")[0]
-    return rest[:end].rpartition("@")[2], path if path.startswith("/") else f"/{path}"
 
 
 def possible_connections() -> int:
