@@ -184,6 +184,9 @@ def test_nothing_hostile_is_read_and_nothing_of_it_runs(
     assert not Path("/tmp/hostile").exists()
 
 
+MANY_BITS = f"0x1{'0' * 100_000}"
+
+
 def doubled(first: str, line: str, times: int = 64) -> str:
     lines = "".join(f"    {line}\n" for _ in range(times))
     return f"{POLARS}def prepare(frame):\n    x = {first}\n{lines}    return frame.with_columns(y=x)\n"
@@ -200,6 +203,20 @@ def doubled(first: str, line: str, times: int = 64) -> str:
         doubled("2", "x = x ** x"),
         doubled("'ab'", "x = x * 99999"),
         doubled("[1]", "x = [x for y in [1, 2, 3]]\n    x = [*x, *x]"),
+        step_of(f"pl.col('a') + ({MANY_BITS} % 7)"),
+        step_of("pl.col('a') + A % B", before=f"A = {MANY_BITS}\nB = 0x1{'0' * 50_000}\n"),
+        step_of(f"-{2**63} - 1"),
+        step_of(f"{2**63} + {2**63}"),
+        step_of(f"pl.lit({'a' * 6_000!r})"),
+        step_of(f"pl.lit({b'a' * 6_000!r})"),
+        step_of("'%099999999s' % pl.col('a')"),
+        step_of("(b'%s' % pl.col('a')).replace(b'a', b'aaaaa')"),
+        doubled("[" + "1, " * 2_000 + "]", "y = [*x]", 1_000),
+        doubled("[" + "1, " * 2_000 + "]", "y = x + [1]", 1_000),
+        doubled("[" + "1, " * 2_000 + "]", "y = pl.col('a').is_in(x)", 1_000),
+        doubled("[" + "1, " * 2_000 + "]", "y = pl.col('a') == x", 1),
+        doubled("[" + "1, " * 2_000 + "]", "y = [" + "*x, " * 1_000 + "]", 1),
+        doubled(repr("a" * 4_000), "y = f'" + "{x}" * 10_000 + "'", 1),
         POLARS
         + "".join(f"def f{n}(x):\n    return f{n + 1}(x) + f{n + 1}(x)\n" for n in range(40))
         + "def f40(x):\n    return x\ndef prepare(frame):\n    return frame.with_columns(y=f0(1.0))\n",
@@ -259,6 +276,14 @@ def test_an_expression_is_built_as_python_would_build_it(expression: str) -> Non
     )
     expected = frame.with_columns(x=eval(expression, {"pl": pl}))
     assert read(step_of(expression)).apply(frame).equals(expected, null_equal=True)
+
+
+@pytest.mark.parametrize("value", [2**64, [1, {"a": -(2**63) - 1}], "a" * 6_000, {"a": "b" * 6_000}])
+def test_no_argument_is_larger_than_what_a_column_holds(value: object) -> None:
+    source = POLARS + "def prepare(frame, *, by):\n    return frame\n"
+    with pytest.raises(NotExpressionsError, match="too l"):
+        read(source, arguments={"by": repr(value)})
+    assert read(source, arguments={"by": repr(2**64 - 1)})
 
 
 METHODS = ["abs()", "fill_null(0)", "fill_nan(None)", "clip(-1, 1)", "sin()", "cast(pl.Float32)", "round(1)"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
+from polars.expr.whenthen import ChainedWhen, When
 
 
 def _words(text: str) -> frozenset[str]:
@@ -90,13 +91,13 @@ def operated(op: ast.AST, *operands: Any) -> Any:
     work = OPERATORS.get(type(op))
     if work is None:
         raise NotExpressionsError(f"has the operator {type(op).__name__}")
+    # A text formats what comes after its %; and a list is given to Polars by name only, where it is counted.
+    formats = isinstance(op, ast.Mod) and isinstance(operands[0], str | bytes)
     if any(isinstance(operand, Built) for operand in operands):
-        return made_of(work, list(operands), {})
-    if all(type(operand) in (int, float) for operand in operands) and not isinstance(op, ast.Pow):
-        made = work(*operands)
-        if isinstance(made, int) and abs(made) >= 2**63:
-            raise NotExpressionsError("has a number that is too large")
-        return made
+        if not formats and all(isinstance(operand, (Built, *PLAIN)) for operand in operands):
+            return made_of(work, list(operands), {})
+    elif all(type(operand) in (int, float) for operand in operands) and not isinstance(op, ast.Pow):
+        return constant(work(*operands))
     if isinstance(op, ast.Add) and all(type(operand) is list for operand in operands):
         return short(operands[0] + operands[1])
     raise NotExpressionsError(f"has the operator {type(op).__name__} between {_kinds(operands)}")
@@ -105,7 +106,10 @@ def operated(op: ast.AST, *operands: Any) -> Any:
 def made_of(work: Callable[..., Any], args: list[Any], named: Mapping[str, Any], of: Any = 0) -> Built:
     """The expression that Polars builds of these arguments; `of` is what the method belongs to."""
     size, depth = extent((of, *args, *named.values()))
-    return Built(work(*map(bare, args), **{key: bare(value) for key, value in named.items()}), size, depth)
+    made = work(*map(bare, args), **{key: bare(value) for key, value in named.items()})
+    if not isinstance(made, pl.Expr | When | ChainedWhen):
+        raise NotExpressionsError(f"makes a {type(made).__name__} of expressions")
+    return Built(made, size, depth)
 
 
 def extent(value: Any) -> tuple[int, int]:
@@ -144,6 +148,20 @@ def bare(value: Any) -> Any:
     if isinstance(value, type) and issubclass(value, pl.DataType):
         return value
     raise NotExpressionsError(f"gives a {type(value).__name__.strip('_')} to Polars")
+
+
+def constant(value: Any) -> Any:
+    """A plain value, if it is no larger than what a column holds: Python would compute with numbers of any
+    length, for seconds, and nothing else of the process runs meanwhile."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise NotExpressionsError("has a number that is too large")
+    if isinstance(value, str | bytes):
+        return short(value)
+    if isinstance(value, list | tuple | set | dict):
+        for item in (*value, *(value.values() if isinstance(value, dict) else ())):
+            constant(item)
+        return value if isinstance(value, set) else short(value)
+    return value
 
 
 def short(value: Any) -> Any:

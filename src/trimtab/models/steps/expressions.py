@@ -27,6 +27,7 @@ from trimtab.models.steps.allowed import (
     Built,
     NotExpressionsError,
     bare,
+    constant,
     extent,
     listed,
     made_of,
@@ -57,7 +58,7 @@ def program_of(files: Mapping[str, bytes], step: PackedStep) -> Program:
     """What a packed step does, if it is expressions alone; raises NotExpressionsError. Runs none of it."""
     try:
         reader = _Reader(files)
-        arguments = {name: value_of(text) for name, text in step.arguments.items()}
+        arguments = {name: constant(value_of(text)) for name, text in step.arguments.items()}
         made = reader.call(reader.named(step.module, step.name), [Program()], arguments)
     except (pl.exceptions.PolarsError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise NotExpressionsError(f"is not understood: {type(error).__name__}: {error}") from error
@@ -95,10 +96,14 @@ class _Reader:
         self._trees: dict[str, dict[str, list[ast.stmt]]] = {}
         self._left = _STEPS
         self._depth = 0
+        written = 0
         for path, content in files.items():
             if path.startswith(f"{CODE_FOLDER}/") and path.endswith(".py"):
                 parts = path.removeprefix(f"{CODE_FOLDER}/").removesuffix(".py").split("/")
                 name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+                written += len(content)
+                if written > _LONGEST:
+                    raise NotExpressionsError("is too long")
                 self._trees[name] = _definitions(_parsed(content))
 
     def named(self, module: str, name: str) -> Any:
@@ -203,28 +208,35 @@ class _Reader:
         read = functools.partial(self._value, module=module, names=names)
         match node:
             case ast.Constant(value=value) if isinstance(value, PLAIN):
-                return value
+                return constant(value)
             case ast.Name(id=name):
                 return names[name] if name in names else self.named(module, name)
             case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
                 made = list(self._items(items, read))
-                return short(made if isinstance(node, ast.List) else tuple(made))
+                return self._spent(short(made if isinstance(node, ast.List) else tuple(made)))
             case ast.Dict(keys=keys, values=values) if None not in keys:
-                return short({read(k): read(v) for k, v in zip(keys, values, strict=True) if k is not None})
+                pairs = zip(keys, values, strict=True)
+                return self._spent(short({read(k): read(v) for k, v in pairs if k is not None}))
             case ast.ListComp() | ast.GeneratorExp():
                 return self._comprehended(node, module, names)
             case ast.JoinedStr(values=parts):
-                return short("".join(self._texts(parts, read)))
+                return self._spent(short("".join(self._texts(parts, read))))
             case ast.Attribute(value=base, attr=name):
                 return self._attribute(read(base), name)
             case ast.Call():
                 return self._called(node, read)
-        return _computed(node, read)
+        return self._spent(_computed(node, read))
+
+    def _spent(self, value: Any) -> Any:
+        """The value, for which as much is taken off what may be read as going through it costs."""
+        if type(value) in (str, list, tuple, dict):
+            self._left -= extent(value)[0] // (1 if type(value) is str else 10)
+        return value
 
     def _items(self, nodes: list[ast.expr], read: Callable[[ast.expr], Any]) -> Iterator[Any]:
         for node in nodes:
             if isinstance(node, ast.Starred):
-                yield from listed(read(node.value))
+                yield from self._spent(listed(read(node.value)))
             else:
                 yield read(node)
 
@@ -237,8 +249,7 @@ class _Reader:
         over = listed(self._value(first.iter, module, names))
         name = first.target.id
         made = [self._value(node.elt, module, {**names, name: item}) for item in over]
-        short(made)
-        return made
+        return self._spent(short(made))
 
     def _texts(self, parts: list[ast.expr], read: Callable[[ast.expr], Any]) -> Iterator[str]:
         for part in parts:
@@ -247,7 +258,7 @@ class _Reader:
                 raise NotExpressionsError("formats a text")
             if type(value) not in (str, int):
                 raise NotExpressionsError("formats what is no text")
-            yield str(value)
+            yield self._spent(str(value))
 
     def _attribute(self, base: Any, name: str) -> Any:
         if isinstance(base, _Module):
@@ -260,13 +271,19 @@ class _Reader:
             return _Within(base, name)
         raise NotExpressionsError(f"uses .{name}")
 
-    def _called(self, node: ast.Call, read: Callable[[ast.expr], Any]) -> Any:
+    def _arguments(self, node: ast.Call, read: Callable[[ast.expr], Any]) -> tuple[list[Any], dict[str, Any]]:
         args = list(self._items(node.args, read))
         named: dict[str, Any] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise NotExpressionsError("calls with ** arguments")
             named[keyword.arg] = read(keyword.value)
+        for value in (*args, *named.values()):
+            self._spent(value)
+        return args, named
+
+    def _called(self, node: ast.Call, read: Callable[[ast.expr], Any]) -> Any:
+        args, named = self._arguments(node, read)
         if not isinstance(node.func, ast.Attribute):
             return self.call(read(node.func), args, named)
         base, name = read(node.func.value), node.func.attr
@@ -284,7 +301,9 @@ class _Reader:
             if name in FUNCTIONS:
                 return made_of(getattr(pl, name), args, named)
             if name in TYPES:
-                return getattr(pl, name)(*map(bare, args), **named)
+                return getattr(pl, name)(
+                    *map(bare, args), **{key: bare(value) for key, value in named.items()}
+                )
         if isinstance(base, _Module) and base.name in self._trees:
             return self.call(self.named(base.name, name), args, named)
         raise NotExpressionsError(f"calls {_shown(node.func)}")
@@ -302,8 +321,6 @@ def _computed(node: ast.expr, read: Callable[[ast.expr], Any]) -> Any:
 
 
 def _parsed(content: bytes) -> ast.Module:
-    if len(content) > _LONGEST:
-        raise NotExpressionsError("is too long")
     try:
         return ast.parse(content)
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:

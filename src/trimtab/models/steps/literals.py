@@ -18,6 +18,8 @@ def literal(value: object) -> str | None:
 
 def value_of(text: str) -> Any:
     """The value that `literal` wrote. Runs nothing; raises ValueError for any other text."""
+    if len(text) > _LARGEST:
+        raise ValueError(f"{text:.60}... is too long")
     try:
         return ast.literal_eval(text)
     except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
