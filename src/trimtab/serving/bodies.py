@@ -5,9 +5,8 @@ from __future__ import annotations
 import zlib
 
 from trimtab.errors import InvalidInputError, MalformedError, TooLargeError
+from trimtab.serving.compression import WINDOWS
 from trimtab.serving.http_messages import Message
-
-_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class UnsupportedEncodingError(InvalidInputError):
@@ -23,7 +22,7 @@ def body_of(message: Message, limit: int) -> bytes:
     encoding = message.headers.get("content-encoding")
     if encoding is None or (encoding := encoding.lower()) in {"", "identity"}:
         return message.body
-    if encoding not in _WINDOWS:
+    if encoding not in WINDOWS:
         raise UnsupportedEncodingError(
             f"The body's encoding '{encoding[:40]}' is not understood.", hint="Use gzip or deflate."
         )
@@ -31,7 +30,7 @@ def body_of(message: Message, limit: int) -> bytes:
 
 
 def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
-    unpacking = zlib.decompressobj(_WINDOWS[encoding])
+    unpacking = zlib.decompressobj(WINDOWS[encoding])
     try:
         unpacked = unpacking.decompress(body, limit + 1)
     except zlib.error as error:

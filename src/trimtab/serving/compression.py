@@ -16,7 +16,9 @@ LEAST_BYTES = 1_400
 INLINE_BYTES = 128 * 2**10
 """More is packed in a thread, since other requests would wait for it."""
 
-_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""The encodings of bodies that are known here, with what zlib calls their windows."""
+
 _REFUSED = re.compile(r"q=0(\.0*)?$")
 
 
@@ -40,11 +42,11 @@ def _wanted(accepted: str) -> str | None:
     """The first encoding that is accepted and known here."""
     for item in accepted.lower().split(","):
         encoding, _, quality = item.replace(" ", "").partition(";")
-        if encoding in _WINDOWS and not _REFUSED.match(quality):
+        if encoding in WINDOWS and not _REFUSED.match(quality):
             return encoding
     return None
 
 
 def _pack(body: bytes, encoding: str) -> bytes:
-    packing = zlib.compressobj(1, wbits=_WINDOWS[encoding])
+    packing = zlib.compressobj(1, wbits=WINDOWS[encoding])
     return packing.compress(body) + packing.flush()
