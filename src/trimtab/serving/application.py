@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable
 from urllib.parse import unquote
 
-import msgspec
-
 from trimtab.errors import NotFoundError, TrimtabError, UnavailableError
 from trimtab.serving import invocations, open_inference, openapi, plain_json, tensorflow_serving
 from trimtab.serving.access import check_origin
@@ -24,11 +22,11 @@ from trimtab.serving.requests import (
     Speaker,
     allow,
     event_time,
+    json_answer,
 )
 from trimtab.serving.state import State
 
 _log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
 _EVENT_TIME = EVENT_TIME.lower()
 _HEALTH = {"/", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
 
@@ -161,26 +159,23 @@ class Gateway:
         if path == "/v2/health/ready":
             return Response(status, b'{"ready":true}' if status == 200 else b'{"ready":false}')
         word = "draining" if draining else "ok" if ready else "starting"
-        return Response(status, _encode({"status": word}))
+        return json_answer({"status": word}, status=status)
 
     def _status(self) -> Response:
         view, log = self._state.view, self._log
-        return Response(
-            200,
-            _encode(
-                {
-                    "routes": view.table.generations,
-                    "failures": dict(view.table.failures),
-                    "store": view.trouble or "ok",
-                    "log": {
-                        "predictions": log.predictions,
-                        "labels": log.labels,
-                        "refused": log.refused,
-                        "dropped": log.dropped,
-                        "trouble": log.trouble,
-                    },
-                }
-            ),
+        return json_answer(
+            {
+                "routes": view.table.generations,
+                "failures": dict(view.table.failures),
+                "store": view.trouble or "ok",
+                "log": {
+                    "predictions": log.predictions,
+                    "labels": log.labels,
+                    "refused": log.refused,
+                    "dropped": log.dropped,
+                    "trouble": log.trouble,
+                },
+            }
         )
 
     def _record(self, path: str, error: TrimtabError) -> None:

@@ -19,7 +19,6 @@ from trimtab.serving.grpc_tensors import parameters_of, read_tensors
 from trimtab.serving.open_inference import key_and_deadline, refuse_other_outputs
 from trimtab.serving.open_inference_binary import packed_numbers
 from trimtab.serving.open_inference_models import (
-    OUTPUT,
     OUTPUT_DATATYPE,
     load,
     model_configuration,
@@ -31,7 +30,7 @@ from trimtab.serving.open_inference_models import (
 from trimtab.serving.open_inference_tensors import refuse_unserved, rows_of
 from trimtab.serving.prediction_ids import PredictionIds
 from trimtab.serving.prediction_log import PredictionLog
-from trimtab.serving.questions import Question
+from trimtab.serving.questions import OUTPUT, Question
 from trimtab.serving.requests import EVENT_TIME, checked_key, event_time
 from trimtab.serving.state import State, View
 

@@ -50,7 +50,7 @@ from trimtab.serving.http_messages import Response
 from trimtab.serving.loaded_endpoints import EndpointTable, LoadedEndpoint
 from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.questions import Answer, Question
-from trimtab.serving.requests import Request, allow, checked_key, decoded
+from trimtab.serving.requests import Request, allow, checked_key, decoded, json_answer, to_json
 
 PREDICTION_ID = "trimtab-prediction-id"
 MODEL_VERSION = "trimtab-model-version"
@@ -101,7 +101,6 @@ class Predictions(msgspec.Struct, frozen=True):
     predictions: list[Any]
 
 
-_encode = msgspec.json.Encoder().encode
 _invocation = msgspec.json.Decoder(Invocation).decode
 
 
@@ -124,7 +123,7 @@ async def respond(request: Request) -> Response:
 
 def failure(error: TrimtabError) -> bytes:
     """The body that tells an error, as MLflow words it."""
-    return _encode({"error_code": _ERROR_CODES.get(error.http_status, "BAD_REQUEST"), "message": str(error)})
+    return to_json({"error_code": _ERROR_CODES.get(error.http_status, "BAD_REQUEST"), "message": str(error)})
 
 
 async def _invoke(request: Request, name: str | None) -> Response:
@@ -158,7 +157,7 @@ async def _invoke(request: Request, name: str | None) -> Response:
     if accepted is not None and re.split("[,;]", accepted, maxsplit=1)[0].strip().lower() in _CSV:
         lines = "".join(f"{prediction!r}\n" for prediction in answer.predictions)
         return Response(200, lines.encode(), headers, content_type="text/csv; charset=utf-8")
-    return Response(200, _encode(Predictions(answer.predictions)), headers)
+    return json_answer(Predictions(answer.predictions), headers)
 
 
 def answer_headers(answer: Answer) -> tuple[tuple[str, str], ...]:

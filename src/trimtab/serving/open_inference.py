@@ -29,7 +29,6 @@ from trimtab.serving.compression import packed
 from trimtab.serving.http_messages import Response
 from trimtab.serving.open_inference_binary import packed_numbers
 from trimtab.serving.open_inference_models import (
-    OUTPUT,
     OUTPUT_DATATYPE,
     load,
     model_configuration,
@@ -40,8 +39,8 @@ from trimtab.serving.open_inference_models import (
 )
 from trimtab.serving.open_inference_requests import JSON_LENGTH, InferRequest, RequestedOutput, read_request
 from trimtab.serving.open_inference_tensors import Parameters, refuse_unserved, rows_of
-from trimtab.serving.questions import Answer, Question
-from trimtab.serving.requests import Request, allow, checked_key, decoded
+from trimtab.serving.questions import OUTPUT, Answer, Question
+from trimtab.serving.requests import Request, allow, checked_key, decoded, json_answer, to_json
 
 
 class OutputTensor(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,7 +71,6 @@ class _LoadRequest(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] | None = None
 
 
-_encode = msgspec.json.Encoder().encode
 _index_request = msgspec.json.Decoder(_IndexRequest).decode
 _load_request = msgspec.json.Decoder(_LoadRequest).decode
 
@@ -91,7 +89,7 @@ async def respond(request: Request) -> Response:
             return await _repository(request, parts)
         case []:
             allow(request, "GET")
-            return _json(server_metadata())
+            return json_answer(server_metadata())
         case ["models", name, *parts]:
             allow(request, "GET")
             return _told(request, name, parts)
@@ -100,7 +98,7 @@ async def respond(request: Request) -> Response:
 
 def failure(error: TrimtabError) -> bytes:
     """The body that tells an error."""
-    return _encode({"error": str(error)})
+    return to_json({"error": str(error)})
 
 
 def refuse_other_outputs(names: list[str]) -> None:
@@ -135,11 +133,11 @@ def _told(request: Request, name: str, parts: list[str]) -> Response:
         _, number, *parts = parts
     match parts:
         case []:
-            return _json(model_metadata(request.view.table.get(name), number))
+            return json_answer(model_metadata(request.view.table.get(name), number))
         case ["ready"]:
             return _readiness(request, name, number)
         case ["config"]:
-            return _json(model_configuration(request.view.table.get(name), number))
+            return json_answer(model_configuration(request.view.table.get(name), number))
     raise _nothing(request)
 
 
@@ -147,8 +145,8 @@ def _readiness(request: Request, name: str, version: str | None) -> Response:
     try:
         request.view.table.get(name).place_of(version)
     except UnavailableError:
-        return Response(503, _encode({"name": name, "ready": False}))
-    return _json({"name": name, "ready": True})
+        return json_answer({"name": name, "ready": False}, status=503)
+    return json_answer({"name": name, "ready": True})
 
 
 async def _repository(request: Request, parts: list[str]) -> Response:
@@ -156,11 +154,11 @@ async def _repository(request: Request, parts: list[str]) -> Response:
     match parts:
         case ["index"]:
             wanted = decoded(_index_request, request.body) if request.body.strip() else _IndexRequest()
-            return _json(repository_index(request.view.table, ready=wanted.ready))
+            return json_answer(repository_index(request.view.table, ready=wanted.ready))
         case ["models", name, "load"]:
             asked = decoded(_load_request, request.body) if request.body.strip() else _LoadRequest()
             await load(request.state, request.view, name, asked.parameters or {}, authorization)
-            return _json({"name": name, "state": "READY"})
+            return json_answer({"name": name, "state": "READY"})
         case ["models", name, "unload"]:
             raise refuse_unload(request.view, name, authorization)
     raise _nothing(request)
@@ -200,7 +198,7 @@ def _answered(name: str, asked: InferRequest, answer: Answer) -> Response:
         output = OutputTensor(OUTPUT, shape, OUTPUT_DATATYPE, data=predictions)
     else:
         output = OutputTensor(OUTPUT, shape, OUTPUT_DATATYPE, parameters={"binary_data_size": len(raw)})
-    body = _encode(
+    body = to_json(
         InferResponse(
             model_name=name,
             model_version=str(answer.versions[0]),
@@ -235,7 +233,3 @@ def _nothing(request: Request) -> NotFoundError:
     return NotFoundError(
         f"There is nothing at /{'/'.join(request.parts)[:200]}.", hint="Models are at /v2/models/NAME."
     )
-
-
-def _json(value: object) -> Response:
-    return Response(200, _encode(value))

@@ -17,9 +17,9 @@ from trimtab.errors import InvalidInputError, RefusedError, UnavailableError, un
 from trimtab.serving.access import Access
 from trimtab.serving.loaded_endpoints import EndpointTable, LoadedEndpoint
 from trimtab.serving.open_inference_tensors import datatype_of
+from trimtab.serving.questions import OUTPUT
 from trimtab.serving.state import State, View
 
-OUTPUT = "prediction"
 OUTPUT_DATATYPE = "FP64"
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters")

@@ -21,11 +21,10 @@ from trimtab.models.signature import Column, Signature
 from trimtab.serving.endpoint_page import endpoint_page
 from trimtab.serving.http_messages import Response
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
-from trimtab.serving.requests import Request, allow
+from trimtab.serving.requests import Request, allow, json_answer, to_json
 
 Document = dict[str, Any]
 
-_encode = msgspec.json.Encoder().encode
 _number: Document = {"type": "number"}
 _text: Document = {"type": "string"}
 _TYPES = {"number": "number", "boolean": "boolean"}
@@ -38,14 +37,14 @@ async def respond(request: Request) -> Response:
     if len(request.parts) != 1:
         raise NotFoundError(f"There is nothing at /{'/'.join(request.parts):.200}.")
     allow(request, "GET")
-    return Response(200, _encode(document(request.view.table.endpoints.values())))
+    return json_answer(document(request.view.table.endpoints.values()))
 
 
 def document_of(endpoint: LoadedEndpoint) -> Response:
     """The document of one endpoint."""
     found = _made.get(endpoint)
     if found is None:
-        found = _made[endpoint] = _encode(document([endpoint]))
+        found = _made[endpoint] = to_json(document([endpoint]))
     return Response(200, found)
 
 

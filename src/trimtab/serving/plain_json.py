@@ -27,7 +27,16 @@ from trimtab.serving.number_bodies import Matrix, number_bodies_for
 from trimtab.serving.openapi import document_of, page_of
 from trimtab.serving.prediction_ids import row_ids
 from trimtab.serving.questions import Question
-from trimtab.serving.requests import Request, allow, checked_key, checked_label, decoded, microseconds
+from trimtab.serving.requests import (
+    Request,
+    allow,
+    checked_key,
+    checked_label,
+    decoded,
+    json_answer,
+    microseconds,
+    to_json,
+)
 from trimtab.store.types import from_microseconds
 
 Row = dict[str, Any]
@@ -70,7 +79,6 @@ class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: str | None = None
 
 
-_encode = msgspec.json.Encoder().encode
 _predict_request = msgspec.json.Decoder(PredictRequest).decode
 _feedback = msgspec.json.Decoder(Feedback | list[Feedback]).decode
 
@@ -82,10 +90,10 @@ async def respond(request: Request) -> Response:
             allow(request, "GET")
             table = request.view.table
             found = [_described(table.endpoints[name]) for name in sorted(table.endpoints)]
-            return _json({"endpoints": found, "failures": dict(table.failures)})
+            return json_answer({"endpoints": found, "failures": dict(table.failures)})
         case [name]:
             allow(request, "GET")
-            return _json(_described(request.view.table.get(name)))
+            return json_answer(_described(request.view.table.get(name)))
         case [name, "predict"]:
             allow(request, "POST")
             return await _predict(request, name)
@@ -106,7 +114,7 @@ async def respond(request: Request) -> Response:
 
 def failure(error: TrimtabError) -> bytes:
     """The body that tells an error."""
-    return _encode({"error": {"code": error.code, "message": str(error)}})
+    return to_json({"error": {"code": error.code, "message": str(error)}})
 
 
 async def _predict(request: Request, name: str) -> Response:
@@ -140,19 +148,16 @@ async def _predict(request: Request, name: str) -> Response:
     )
     versions = answer.versions
     same = versions.count(versions[0]) == len(versions)
-    return Response(
-        200,
-        _encode(
-            PredictResponse(
-                predictions=answer.predictions,
-                ids=row_ids(answer.id, len(versions)),
-                version=str(versions[0]) if same else None,
-                endpoint=name,
-                at=from_microseconds(request.at),
-                request_id=request_id,
-                versions=None if same else [str(version) for version in versions],
-            )
-        ),
+    return json_answer(
+        PredictResponse(
+            predictions=answer.predictions,
+            ids=row_ids(answer.id, len(versions)),
+            version=str(versions[0]) if same else None,
+            endpoint=name,
+            at=from_microseconds(request.at),
+            request_id=request_id,
+            versions=None if same else [str(version) for version in versions],
+        )
     )
 
 
@@ -193,7 +198,7 @@ def _learn(request: Request, name: str) -> Response:
     if not many:
         raise InvalidInputError("There is no feedback in this request.", hint="Send at least one label.")
     request.log.learned([_label(request, name, each, place) for place, each in enumerate(many)])
-    return Response(202, _encode({"accepted": len(many), "endpoint": name}))
+    return json_answer({"accepted": len(many), "endpoint": name}, status=202)
 
 
 def _label(request: Request, name: str, given: Feedback, place: int) -> LabelFrame:
@@ -234,7 +239,3 @@ def _described(endpoint: LoadedEndpoint) -> dict[str, object]:
         "columns": endpoint.predictors[endpoint.primary].signature.columns,
         "target": endpoint.predictors[endpoint.primary].target,
     }
-
-
-def _json(value: object) -> Response:
-    return Response(200, _encode(value))

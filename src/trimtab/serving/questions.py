@@ -15,6 +15,9 @@ from trimtab.serving.loaded_endpoints import LoadedEndpoint
 
 LONGEST_KEY = 512
 
+OUTPUT = "prediction"
+"""What protocols whose models have outputs by name call the one there is."""
+
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A request, of whatever protocol: about `columns`, about one `row` by column name, or about a `matrix`:

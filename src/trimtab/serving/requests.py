@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 EVENT_TIME = "Trimtab-Event-Time"
 
+to_json = msgspec.json.Encoder().encode
+"""A value as the bytes of its JSON."""
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request. `parts` are the path's segments, `query` what stands behind its question mark; `at`
@@ -63,6 +66,11 @@ def allow(request: Request, *methods: str) -> None:
     """Raise MethodNotAllowedError unless the request has one of these methods."""
     if request.method not in methods:
         raise MethodNotAllowedError(request.method, ", ".join(methods))
+
+
+def json_answer(value: object, headers: tuple[tuple[str, str], ...] = (), *, status: int = 200) -> Response:
+    """A response that holds a value as JSON."""
+    return Response(status, to_json(value), headers)
 
 
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:

@@ -40,11 +40,10 @@ from trimtab.serving.http_messages import Response
 from trimtab.serving.invocations import KEY, answer_headers
 from trimtab.serving.loaded_endpoints import LoadedEndpoint
 from trimtab.serving.number_bodies import Matrix, number_bodies_for
-from trimtab.serving.questions import Question
-from trimtab.serving.requests import Request, allow, checked_key, decoded
+from trimtab.serving.questions import OUTPUT, Question
+from trimtab.serving.requests import Request, allow, checked_key, decoded, json_answer, to_json
 
 SIGNATURE = "serving_default"
-OUTPUT = "prediction"
 METHOD = "tensorflow/serving/predict"
 
 _SIGNATURES = frozenset({None, "", SIGNATURE})
@@ -72,7 +71,6 @@ class ColumnAnswer(msgspec.Struct, frozen=True):
     outputs: list[Any]
 
 
-_encode = msgspec.json.Encoder().encode
 _predict_body = msgspec.json.Decoder(PredictBody).decode
 
 
@@ -83,7 +81,7 @@ async def respond(request: Request) -> Response:
     match [*parts, last]:
         case [""]:
             allow(request, "GET")
-            return _json({"models": sorted(request.view.table.endpoints)})
+            return json_answer({"models": sorted(request.view.table.endpoints)})
         case [name]:
             return await _about(request, name, None, None, verb)
         case [name, "metadata"]:
@@ -101,7 +99,7 @@ async def respond(request: Request) -> Response:
 
 def failure(error: TrimtabError) -> bytes:
     """The body that tells an error."""
-    return _encode({"error": str(error)})
+    return to_json({"error": str(error)})
 
 
 async def _about(request: Request, name: str, version: str | None, label: str | None, verb: str) -> Response:
@@ -113,16 +111,16 @@ async def _about(request: Request, name: str, version: str | None, label: str | 
     except UnavailableError as error:
         if verb:
             raise
-        return Response(503, _encode({"name": name, "ready": False, "error": str(error)}))
+        return json_answer({"name": name, "ready": False, "error": str(error)}, status=503)
     if label is not None:
         version = _labelled(endpoint, label)
     if verb == "predict":
         return await _predict(request, endpoint, version)
     place = endpoint.place_of(version)
     if verb == "metadata":
-        return _json(_metadata(endpoint, place))
+        return json_answer(_metadata(endpoint, place))
     places = range(len(endpoint.versions)) if version is None else [place]
-    return _json({"name": name, "ready": True, "model_version_status": _statuses(endpoint, places)})
+    return json_answer({"name": name, "ready": True, "model_version_status": _statuses(endpoint, places)})
 
 
 def _nowhere(request: Request) -> NotFoundError:
@@ -172,7 +170,7 @@ async def _predict(request: Request, endpoint: LoadedEndpoint, version: str | No
         # TensorFlow Serving knows a request that cannot be used as a bad one (400), not as unprocessable.
         return Response(400 if error.http_status == 422 else error.http_status, failure(error))
     body = RowAnswer(answer.predictions) if by_row else ColumnAnswer(answer.predictions)
-    return Response(200, _encode(body), answer_headers(answer))
+    return json_answer(body, answer_headers(answer))
 
 
 def _numbers(body: bytes, predictor: Predictor) -> tuple[bool, Matrix | None]:
@@ -239,7 +237,3 @@ def _datatype(column: Column) -> str:
     if column.categories:
         return "DT_STRING" if isinstance(column.categories[0], str) else "DT_INT64"
     return _DATATYPES[column.kind]
-
-
-def _json(value: object) -> Response:
-    return Response(200, _encode(value))
