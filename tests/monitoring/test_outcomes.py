@@ -170,10 +170,39 @@ def test_a_label_told_while_its_prediction_is_being_recorded_finds_it(any_worksp
 
 def test_a_label_by_key_alone_joins_the_newest_prediction_of_that_key(any_workspace: Workspace) -> None:
     record(any_workspace, *(prediction(f"p{hour}", hours=hour, key="loan-7") for hour in range(3)))
-    assert learn(any_workspace, label(1.0, key="loan-7")) == LabelCounts(joined=1)
-    learn(any_workspace, label(0.0, key="loan-8"))
+    assert learn(any_workspace, label(1.0, key="loan-7", known=5)) == LabelCounts(joined=1)
+    learn(any_workspace, label(0.0, key="loan-8", known=5))
     record(any_workspace, prediction("q", hours=3, key="loan-8"))
     assert labels(any_workspace) == [None, None, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_label_by_key_alone_never_lands_on_a_prediction_made_after_it(
+    any_workspace: Workspace, together: bool
+) -> None:
+    if not together:
+        record(any_workspace, prediction("a", hours=0, key="k"))
+        learn(any_workspace, label(1.0, key="k", known=1))
+    record(any_workspace, *(prediction(id, hours=hour, key="k") for id, hour in (("a", 0), ("b", 2))))
+    record(any_workspace, prediction("c", hours=100, key="k"))
+    counts = learn(any_workspace, label(1.0, key="k", known=1), label(3.0, key="k", known=3))
+    assert counts == (LabelCounts(joined=2) if together else LabelCounts(joined=1, repeated=1))
+    assert labels(any_workspace) == [1.0, 3.0, None]
+
+
+def test_a_label_by_key_alone_from_before_all_predictions_of_the_key_is_of_the_first(
+    any_workspace: Workspace,
+) -> None:
+    record(any_workspace, *(prediction(f"p{hour}", hours=hour, key="k") for hour in (2, 3, 100)))
+    assert learn(any_workspace, label(1.0, key="k", known=1)) == LabelCounts(joined=1)
+    assert labels(any_workspace) == [1.0, None, None]
+
+
+def test_of_labels_by_key_alone_that_wait_the_newest_stays(any_workspace: Workspace) -> None:
+    told = [label(float(known), key="k", known=known) for known in (2, 1, 3)]
+    assert learn(any_workspace, *told) == LabelCounts(pending=1, revised=2)
+    record(any_workspace, prediction("a", key="k"))
+    assert labels(any_workspace) == [3.0]
 
 
 def test_a_label_by_key_and_time_goes_to_every_answer_to_that_question(any_workspace: Workspace) -> None:

@@ -45,8 +45,8 @@ class _Sought:
 
 
 def join_labels(tx: Transaction, rows: Sequence[LabelRecord], counts: LabelCounts) -> None:
-    """Give labels, one for each reference and the oldest first, to the predictions that they name; keep those
-    that find none."""
+    """Give labels, the oldest first, to the predictions that they name; keep those that find none. But for
+    keys without a time, which may name another prediction each time, there is one for each reference."""
     sought = [_Sought(row) for row in rows]
     _give(tx, sought)
     for each in sought:
@@ -172,31 +172,39 @@ def _by_key(
     sought: Sequence[_Sought],
     newest: dict[int, list[tuple[_Sought, int]]],
 ) -> None:
-    """Find the newest prediction of each key, from the newest block on."""
+    """Find the newest prediction of each label's key by the time the label was known, from the newest block
+    on. Where all of them are later (their event time was asked for, or clocks differ), it is the first."""
     if not sought:
         return
-    best: dict[str, tuple[int, int, int]] = {}
-    wanted = {each.label.key or "": each for each in sought}
+    best: dict[int, tuple[bool, int, int, int]] = {}
     query = (
         select(blocks.c.id, blocks.c.last_at, blocks.c["keys"])
         .where(blocks.c.endpoint == endpoint, blocks.c["keys"].is_not(None))
         .order_by(blocks.c.day.desc(), blocks.c.last_at.desc(), blocks.c.id.desc())
     )
     for row in tx.execute(query):
-        open_ = [each for key, each in wanted.items() if key not in best or best[key][0] <= row.last_at]
+        open_ = [
+            each
+            for number, each in enumerate(sought)
+            if number not in best or not best[number][0] or best[number][1] <= row.last_at
+        ]
         if not open_:
             break
-        asked = [each.label.key or "" for each in _may_be_in(row.keys, open_)]
-        if not asked:
+        asked = {each.label.key for each in _may_be_in(row.keys, open_)}
+        if not asked or (found := _block(tx, row.id)) is None:
             continue
-        answers, _ = _block(tx, row.id)
-        at = answers.at.tolist()
-        for place, key in enumerate(answers.keys or ()):
+        at = found[0].at.tolist()
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, key in enumerate(found[0].keys or ()):
             if key is not None and key in asked:
-                here = (at[place], -row.id, -place)
-                best[key] = max(best.get(key, here), here)
-    for key, (_, block, place) in best.items():
-        newest[-block].append((wanted[key], -place))
+                places[key].append(place)
+        for number, each in enumerate(sought):
+            for place in places.get(each.label.key or "", ()):
+                by_then = at[place] <= each.label.labelled_at
+                here = (by_then, at[place] if by_then else -at[place], -row.id, -place)
+                best[number] = max(best.get(number, here), here)
+    for number, (_, _, block, place) in best.items():
+        newest[-block].append((sought[number], -place))
 
 
 def _may_be_in(filter: bytes, sought: Sequence[_Sought]) -> list[_Sought]:
@@ -206,17 +214,20 @@ def _may_be_in(filter: bytes, sought: Sequence[_Sought]) -> list[_Sought]:
     return [each for each, may in zip(sought, may_have(bytes(filter), hashes), strict=True) if may]
 
 
-def _block(tx: Transaction, block: int) -> tuple[Answers, Labels]:
+def _block(tx: Transaction, block: int) -> tuple[Answers, Labels] | None:
+    """A block, which nobody else changes from now on; None if it was pruned meanwhile."""
     query = select(blocks.c.shelf, blocks.c.answers, blocks.c.labels).where(blocks.c.id == block)
-    row = tx.execute(query.with_for_update()).one()
-    return unpacked(bytes(row.shelf), bytes(row.answers)), labels_of(row.labels)
+    row = tx.execute(query.with_for_update()).one_or_none()
+    return None if row is None else (unpacked(bytes(row.shelf), bytes(row.answers)), labels_of(row.labels))
 
 
 def _give_in(
     tx: Transaction, block: int, sought: Sequence[_Sought], newest: Sequence[tuple[_Sought, int]]
 ) -> None:
     """Write labels to the predictions of one block that they name."""
-    answers, labels = _block(tx, block)
+    if (found := _block(tx, block)) is None:
+        return
+    answers, labels = found
     given = list(newest)
     ids = [each for each in sought if each.label.id is not None]
     rows = answers.names.rows_of([_place_in(answers, each.label.id or "") for each in ids]) if ids else []
@@ -225,9 +236,9 @@ def _give_in(
     if timed:
         at = answers.at.tolist()
         for row, key in enumerate(answers.keys or ()):
-            if key is not None and (found := timed.get((key, at[row]))) is not None:
-                given.append((found, row))
-    given.sort(key=lambda one: one[0].label.labelled_at)
+            if key is not None and (one := timed.get((key, at[row]))) is not None:
+                given.append((one, row))
+    given.sort(key=lambda each: each[0].label.labelled_at)
     changed = False
     for each, row in given:
         each.found = True
@@ -263,18 +274,19 @@ def _keep_waiting(tx: Transaction, rows: Sequence[LabelRecord], counts: LabelCou
         query = select(pending.c.reference, pending.c.label, pending.c.labelled_at)
         found = tx.execute(query.where(pending.c.reference.in_(some)))
         standing |= {each.reference: each for each in found}
-    kept = []
+    kept: dict[str, LabelRecord] = {}
     for row in rows:
-        before = standing.get(reference_of(row))
+        before = kept.get(reference_of(row), standing.get(reference_of(row)))
         if before is not None and (before.label == row.label or before.labelled_at > row.labelled_at):
             counts.repeated += 1
             continue
-        kept.append({"reference": reference_of(row), **msgspec.structs.asdict(row)})
+        kept[reference_of(row)] = row
         if before is None:
             counts.pending += 1
         else:
             counts.revised += 1
-    upsert(tx, pending, kept, keys=["reference"])
+    waiting = [{"reference": reference, **msgspec.structs.asdict(row)} for reference, row in kept.items()]
+    upsert(tx, pending, waiting, keys=["reference"])
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:

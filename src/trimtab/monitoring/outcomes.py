@@ -154,14 +154,18 @@ def record_labels(tx: Transaction, rows: Sequence[LabelRecord]) -> LabelCounts:
     hold_outcomes(tx, [row.endpoint for row in rows])
     counts = LabelCounts()
     newest: dict[str, LabelRecord] = {}
+    alone: list[LabelRecord] = []
     for row in sorted(rows, key=lambda row: row.labelled_at):
+        if row.id is None and row.at is None:  # of the newest prediction by then, whichever that was
+            alone.append(row)
+            continue
         before = newest.get(reference_of(row))
         if before is not None and before.label == row.label:
             counts.repeated += 1
             continue
         counts.revised += before is not None
         newest[reference_of(row)] = row
-    join_labels(tx, list(newest.values()), counts)
+    join_labels(tx, [*newest.values(), *alone], counts)
     return counts
 
 

@@ -71,7 +71,7 @@ class PredictResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was learned about one prediction, named by its id, or by its key and event time. Without a time it
-    is about the key's newest prediction."""
+    is about the key's newest prediction by then."""
 
     label: Label
     id: str | None = None
