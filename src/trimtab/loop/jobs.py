@@ -128,7 +128,7 @@ def _not_served(workspace: Workspace, order: TrainOrder, specification: Specific
         return ""
     return (
         "the model runs code of its own where it answers, which no gateway may run yet; "
-        f"allow it: confined_models = [\"{model}\"] in {FILE_NAME}"
+        f'allow it: confined_models = ["{model}"] in {FILE_NAME}'
     )
 
 
