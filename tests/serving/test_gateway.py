@@ -221,6 +221,21 @@ def test_a_worker_answers_until_the_one_that_follows_knows_its_routes(served: Se
     assert [error for error in load.errors if error[0].isdigit() or "IncompleteRead" in error] == []
 
 
+def test_a_gateway_that_knows_no_routes_yet_says_so_and_answers_once_it_does(served: Served) -> None:
+    database = served.project / STATE_FOLDER / "metadata.db"
+    aside = database.with_name("aside.db")
+    served.workspace.close()
+    database.rename(aside)
+    database.mkdir()
+    with RunningGateway(served.project) as running, running.client() as client:
+        assert client.post(PREDICT, json={"row": ROW}).status_code == 503
+        assert client.get("/health").json() == {"status": "starting"}
+        database.rmdir()
+        aside.rename(database)
+        running.until_ready()
+        predicted(client)
+
+
 def test_who_comes_while_a_gateway_that_ends_still_ships_is_refused(served: Served) -> None:
     with RunningGateway(served.project) as running:
         running.until_ready()
