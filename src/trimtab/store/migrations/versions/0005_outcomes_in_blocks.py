@@ -41,7 +41,9 @@ def upgrade() -> None:
     )
     standing = sa.text("SELECT * FROM outcomes ORDER BY endpoint, at, id")
     connection = op.get_bind()
-    for block in _blocks(connection.execute(standing).mappings()):
+    # A few blocks at a time: a Postgres driver would else hold all outcomes in memory at once.
+    streamed = connection.execute(standing, execution_options={"yield_per": ROWS})
+    for block in _blocks(streamed.mappings()):
         connection.execute(sa.insert(blocks), [block])
     op.create_index("ix_outcome_blocks_endpoint_day", "outcome_blocks", ["endpoint", "day"], unique=False)
     op.create_index(
