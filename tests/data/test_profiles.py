@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.data.profiles import EXACT_WORDS, QUANTILE_K, FeatureProfile, Profile
+from trimtab.data.profiles import EXACT_WORDS, FeatureProfile, Profile
+from trimtab.data.quantile_sketches import QUANTILE_K
 from trimtab.errors import InvalidInputError, NotFoundError
 
 numbers = st.one_of(
