@@ -286,6 +286,47 @@ def test_no_argument_is_larger_than_what_a_column_holds(value: object) -> None:
     assert read(source, arguments={"by": repr(2**64 - 1)})
 
 
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("pl.col('t') + pl.col('t')", "puts texts together"),
+        ("(pl.col('a') + (pl.col('t') + '-' + pl.col('t')).str.len_chars())", "puts texts together"),
+        ("pl.coalesce([None, pl.when(pl.col('t') + pl.col('t') == 'xx').then(1)])", "puts texts together"),
+        ("pl.sum_horizontal('t', 't')", "puts texts together"),
+        ("pl.lit(b'a') + pl.lit(b'b')", "puts texts together"),
+        ("pl.col('t').str.replace('^.+$', '$0$0')", "parts of itself"),
+        ("pl.col('t').str.replace('^.+$', '${0}', literal=False)", "parts of itself"),
+        ("pl.col('t').str.replace('x', 'yy', n=9)", "more than once"),
+        ("pl.col('t').str.replace('x', pl.col('t'))", "no plain text"),
+    ],
+)
+def test_no_text_is_made_longer_by_itself(expression: str, reason: str) -> None:
+    frame = pl.DataFrame({"t": ["x"], "a": [1.0]})
+    with pytest.raises(NotExpressionsError, match=reason):
+        read(step_of(expression)).check(frame)
+    later = step_of(expression.replace("'t'", "'s'")).replace("frame.", "frame.rename({'t': 's'}).")
+    with pytest.raises(NotExpressionsError, match=reason):
+        read(later).check(frame)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "pl.col('a') + pl.col('a')",
+        "pl.col('t') + '-'",
+        "pl.col('t').str.replace('x', '$', literal=True)",
+        "pl.col('at') + (pl.col('at') - pl.col('at'))",
+        "pl.sum_horizontal(pl.col('a') > 0, 'a')",
+        "(pl.col('a') > 0) + (pl.col('a') > 1)",
+    ],
+)
+def test_other_sums_are_checked_and_applied(expression: str) -> None:
+    frame = pl.DataFrame({"t": ["x"], "a": [1.0], "at": [datetime(2026, 1, 1, tzinfo=UTC)]})
+    program = read(step_of(expression))
+    program.check(frame)
+    assert program.apply(frame).equals(frame.with_columns(x=eval(expression, {"pl": pl})))
+
+
 METHODS = ["abs()", "fill_null(0)", "fill_nan(None)", "clip(-1, 1)", "sin()", "cast(pl.Float32)", "round(1)"]
 
 

@@ -276,7 +276,9 @@ def _why_code(made: Packed, rows: pl.DataFrame, matrix: Numbers) -> str:
     if may_run_code(made.specification.options["inner"]):
         return "the model itself needs one"
     try:
-        prepared = program_of(made.files, steps.before).apply(rows)
+        program = program_of(made.files, steps.before)
+        program.check(rows)
+        prepared = program.apply(rows)
     except NotExpressionsError as error:
         return f"the step {error}"
     except pl.exceptions.PolarsError as error:

@@ -22,13 +22,14 @@ class Expressions:
 
     def __init__(self, folder: Path, *, threads: int) -> None:
         """Raises ModelCorruptError for a step that is more than expressions, RefusedError for an inner model
-        that may run code."""
+        that may run code, and what Polars raises where the columns are not those that the step takes."""
         self._package = package = StepPackage(folder)
         step = package.steps.before
         if step is None or package.steps.after is not None:
             raise ModelCorruptError(f"The model in '{folder}' has other steps than its runtime applies.")
         try:
             program = program_of(package.files, step)
+            program.check(package.empty)
         except NotExpressionsError as error:
             raise ModelCorruptError(
                 f"The step '{step}' is not applied: it {error}, which expressions alone do not.",

@@ -1,10 +1,16 @@
-"""What the expressions of packed steps may be built of, and how much of it."""
+"""What the expressions of packed steps may be built of, and how much of it.
+
+That they run no code does not say that they cost nothing: whoever may register a model may make a gateway
+work. What is held here is that no package ends the process, that reading one is a matter of a second at most,
+and that applying it takes no more than in proportion to its length and to the rows: nothing among this makes
+a text longer by itself, again and again.
+"""
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -79,11 +85,14 @@ class NotExpressionsError(Exception):
 
 
 class Built(NamedTuple):
-    """An expression, or what `pl.when` is on its way to one, how many nodes it has, and how deep it is."""
+    """An expression, or what `pl.when` is on its way to one, how many nodes it has, how deep it is, what it
+    is built of, and whether it `adds`, as texts can be."""
 
     expr: Any
     size: int
     depth: int
+    parts: tuple[Built, ...] = ()
+    adds: bool = False
 
 
 def operated(op: ast.AST, *operands: Any) -> Any:
@@ -95,7 +104,9 @@ def operated(op: ast.AST, *operands: Any) -> Any:
     formats = isinstance(op, ast.Mod) and isinstance(operands[0], str | bytes)
     if any(isinstance(operand, Built) for operand in operands):
         if not formats and all(isinstance(operand, (Built, *PLAIN)) for operand in operands):
-            return made_of(work, list(operands), {})
+            made = made_of(work, list(operands), {})
+            both = all(isinstance(operand, Built) for operand in operands)
+            return made._replace(adds=isinstance(op, ast.Add) and both)
     elif all(type(operand) in (int, float) for operand in operands) and not isinstance(op, ast.Pow):
         return constant(work(*operands))
     if isinstance(op, ast.Add) and all(type(operand) is list for operand in operands):
@@ -109,7 +120,45 @@ def made_of(work: Callable[..., Any], args: list[Any], named: Mapping[str, Any],
     made = work(*map(bare, args), **{key: bare(value) for key, value in named.items()})
     if not isinstance(made, pl.Expr | When | ChainedWhen):
         raise NotExpressionsError(f"makes a {type(made).__name__} of expressions")
-    return Built(made, size, depth)
+    return Built(made, size, depth, tuple(_builts((of, args, dict(named)))))
+
+
+def _builts(value: Any) -> Iterator[Built]:
+    if isinstance(value, Built):
+        yield value
+    elif type(value) in (list, tuple):
+        for item in value:
+            yield from _builts(item)
+    elif type(value) is dict:
+        yield from _builts((*value, *value.values()))
+
+
+def sums_of(*values: Any) -> list[Built]:
+    """The sums among what these values are built of, each once."""
+    found, pending = {}, list(_builts(values))
+    while pending:
+        built = pending.pop()
+        if id(built) not in found:
+            found[id(built)] = built
+            pending.extend(built.parts)
+    return [built for built in found.values() if built.adds]
+
+
+def check_sum(expr: pl.Expr, frame: pl.LazyFrame) -> None:
+    """Raise NotExpressionsError for a sum that puts texts together, and what Polars raises."""
+    for dtype in frame.select(expr).collect_schema().dtypes():
+        if not (dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.Boolean, pl.Null)):
+            raise NotExpressionsError("puts texts together")
+
+
+def check_replaces_once(args: list[Any], named: Mapping[str, Any]) -> None:
+    """Raise NotExpressionsError unless `str.replace` puts one plain text in the place of one."""
+    given = dict(zip(("pattern", "value"), args, strict=False)) | dict(named)
+    value = given.get("value")
+    if not isinstance(value, str) or not set(given) <= {"pattern", "value", "literal"} or len(args) > 2:
+        raise NotExpressionsError("replaces in a text by what is no plain text, or more than once")
+    if "$" in value and given.get("literal") is not True:
+        raise NotExpressionsError("replaces in a text by parts of itself")
 
 
 def extent(value: Any) -> tuple[int, int]:

@@ -27,12 +27,15 @@ from trimtab.models.steps.allowed import (
     Built,
     NotExpressionsError,
     bare,
+    check_replaces_once,
+    check_sum,
     constant,
     extent,
     listed,
     made_of,
     operated,
     short,
+    sums_of,
 )
 from trimtab.models.steps.document import CODE_FOLDER, PackedStep
 from trimtab.models.steps.literals import value_of
@@ -42,14 +45,32 @@ _STEPS = 100_000
 _DEEPEST = 30
 
 
-class Program(NamedTuple):
-    """What is done to a frame, one after the other: a method of it, with its arguments."""
+class Done(NamedTuple):
+    """A method of a frame with its arguments, and the sums among them."""
 
-    done: tuple[tuple[str, tuple[Any, ...], Mapping[str, Any]], ...] = ()
+    method: str
+    args: tuple[Any, ...]
+    named: Mapping[str, Any]
+    sums: tuple[Any, ...]
+
+
+class Program(NamedTuple):
+    """What is done to a frame, one after the other."""
+
+    done: tuple[Done, ...] = ()
+
+    def check(self, frame: pl.DataFrame) -> None:
+        """Raise NotExpressionsError if it puts texts of such a frame together, and what Polars raises. Looks
+        at types only."""
+        for method, args, named, sums in self.done:
+            types = frame.clear().lazy()
+            for expr in sums:
+                check_sum(expr, types)
+            frame = pl.DataFrame(schema=getattr(types, method)(*args, **named).collect_schema())
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The frame that comes of this one. Raises what Polars raises."""
-        for method, args, named in self.done:
+        for method, args, named, _ in self.done:
             frame = getattr(frame, method)(*args, **named)
         return frame
 
@@ -249,7 +270,9 @@ class _Reader:
         over = listed(self._value(first.iter, module, names))
         name = first.target.id
         made = [self._value(node.elt, module, {**names, name: item}) for item in over]
-        return self._spent(short(made))
+        short(made)
+        self._spent(made)
+        return made
 
     def _texts(self, parts: list[ast.expr], read: Callable[[ast.expr], Any]) -> Iterator[str]:
         for part in parts:
@@ -291,15 +314,20 @@ class _Reader:
             extent((*args, *named.values()))
             if len(base.done) == METHODS_OF_FRAME:
                 raise NotExpressionsError(f"makes more than {METHODS_OF_FRAME} frames, one of the other")
-            done = (name, tuple(map(bare, args)), {key: bare(value) for key, value in named.items()})
+            sums = sums_of(args, named)
+            self._left -= sum(each.size for each in sums) // 10
+            plain = {key: bare(value) for key, value in named.items()}
+            done = Done(name, tuple(map(bare, args)), plain, tuple(each.expr for each in sums))
             return Program((*base.done, done))
         if isinstance(base, Built) and name in METHODS:
             return made_of(getattr(base.expr, name), args, named, base)
         if isinstance(base, _Within) and name in WITHIN[base.name]:
+            if (base.name, name) == ("str", "replace"):
+                check_replaces_once(args, named)
             return made_of(getattr(getattr(base.built.expr, base.name), name), args, named, base.built)
         if isinstance(base, _Module) and base.name == "polars":
             if name in FUNCTIONS:
-                return made_of(getattr(pl, name), args, named)
+                return made_of(getattr(pl, name), args, named)._replace(adds=name == "sum_horizontal")
             if name in TYPES:
                 return getattr(pl, name)(
                     *map(bare, args), **{key: bare(value) for key, value in named.items()}
