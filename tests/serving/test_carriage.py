@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -12,6 +14,7 @@ from trimtab.serving.carriage import Carriage
 from trimtab.serving.frames import EntryFrame, RowFrame, encoded
 from trimtab.serving.log_indexer import LogIndexer
 from trimtab.serving.segments import FOLDER, Limits, SegmentWriter, segments
+from trimtab.serving.shipper import NICENESS
 from trimtab.workspace import Workspace
 
 ENTRY = EntryFrame(1, "rides", 4, "m", (7,), ("primary",), ("x",), ("number",))
@@ -65,3 +68,19 @@ def test_a_carrier_that_is_killed_is_followed_by_one_that_brings_each_row_once(w
     assert workspace.tables.read("predictions/rides")["id"].to_list() == [
         f"p{number}" for number in range(50)
     ]
+
+
+def test_a_shipper_and_its_carrier_take_the_processor_from_nobody_who_answers(workspace: Workspace) -> None:
+    logged(workspace, 1)
+    command = [sys.executable, "-m", "trimtab.serving.shipper", "--project", str(workspace.project)]
+    shipper = psutil.Popen(command, stdin=subprocess.PIPE)
+    found: list[int] = []
+
+    def carries() -> bool:
+        found.extend(child.nice() for child in shipper.children())
+        return bool(found)
+
+    until(carries)
+    assert shipper.nice() == found[0] == min(psutil.Process().nice() + NICENESS, 19)
+    shipper.stdin.close()
+    assert shipper.wait(30) == 0

@@ -38,6 +38,8 @@ from trimtab.workspace import Workspace
 POLL_SECONDS = 0.5
 REPLAY_POLL_SECONDS = 0.25
 BEAT_SECONDS = 4.0
+NICENESS = 10
+"""It must not take the processor from those who answer. Its carrier inherits it."""
 
 _log = logging.getLogger(__name__)
 
@@ -153,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trimtab.serving.shipper")
     parser.add_argument("--project", type=Path, required=True)
     asked = parser.parse_args()
+    os.nice(NICENESS)
     # Thousands of rows become objects at once, and none is part of a cycle: to look for cycles can wait.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
