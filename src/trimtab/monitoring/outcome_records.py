@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.monitoring.prediction_names import Names, shelved, shelved_heads
+from trimtab.monitoring.prediction_names import Names, row_ids, shelved, shelved_heads
 
 DAY = timedelta(days=1) // timedelta(microseconds=1)
 """A day in microseconds, which divides event times since 1970 into days of UTC."""
@@ -77,10 +77,7 @@ class Answered:
 
     def ids(self) -> list[str]:
         """The id of each row."""
-        found: list[str] = []
-        for head, count in zip(self.heads, self.counts.tolist(), strict=True):
-            found += [head] if count == 1 else [f"{head}.{row}" for row in range(count)]
-        return found
+        return row_ids(self.heads, self.counts)
 
     def shelved(self) -> Iterator[tuple[NDArray[np.int64], Names]]:
         """The rows by shelf, and their names."""

@@ -120,6 +120,15 @@ def bound(place: int | str) -> bytes:
     return place.encode(errors="surrogatepass") if isinstance(place, str) else place.to_bytes(7, "big")
 
 
+def row_ids(heads: Sequence[str], counts: NDArray[np.int64]) -> list[str]:
+    """The id of each row of some requests, `counts` of each: the request's, and behind it a dot and the row's
+    number where it had not one row."""
+    found: list[str] = []
+    for head, count in zip(heads, counts.tolist(), strict=True):
+        found += [head] if count == 1 else [f"{head}.{row}" for row in range(count)]
+    return found
+
+
 def shelved(ids: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], Names]]:
     """Any ids by shelf: the positions of those on it, and their names."""
     positions: dict[bytes, list[int]] = {}

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.monitoring.prediction_names import row_ids
 from trimtab.serving.frames import (
     ColumnKind,
     EntryFrame,
@@ -113,10 +114,7 @@ class PredictionColumns:
 
     def ids(self) -> list[str]:
         """The id of each row."""
-        found: list[str] = []
-        for head, count in zip(self.heads, self.counts.tolist(), strict=True):
-            found += [head] if count == 1 else [f"{head}.{row}" for row in range(count)]
-        return found
+        return row_ids(self.heads, self.counts)
 
 
 @dataclass
