@@ -104,6 +104,16 @@ def test_a_file_that_is_no_database_is_said_to_be_unusable(tmp_path: Path) -> No
     database.close()
 
 
+def test_a_store_that_is_taken_away_is_missed_and_not_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "100% of ours?" / "metadata.db"
+    with contextlib.closing(SqliteDatabase(path, SystemClock())) as database:
+        with database.read():
+            path.unlink()
+            with pytest.raises(UnavailableError), database.read():
+                pass
+        assert not path.exists()
+
+
 def test_a_server_that_does_not_answer_is_unavailable(free_port: int) -> None:
     database = open_database(f"postgresql://nobody@127.0.0.1:{free_port}/nothing", SystemClock())
     with pytest.raises(UnavailableError, match="does not answer"):

@@ -71,8 +71,13 @@ class SqliteDatabase:
         self.path = path
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with contextlib.suppress(OSError):  # the first connection says what is wrong
+                path.touch()
+        # A connection makes no file: one that is taken away while it is in use is missed, not begun anew.
+        address = {"mode": "rw", "uri": "true"}
         self.engine = sqlalchemy.create_engine(
-            sqlalchemy.URL.create("sqlite", database=str(path)),
+            sqlalchemy.URL.create("sqlite", database=path.absolute().as_uri(), query=address),
             connect_args={"check_same_thread": False, "timeout": 30},
             pool_size=8,
             max_overflow=24,
