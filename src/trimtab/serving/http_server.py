@@ -107,6 +107,7 @@ class HttpServer:
         await asyncio.sleep(QUIET_SECONDS)  # who has just come is taken after it
         self._taking = False
         self._accept(False)
+        self._listener.close()  # who comes now is refused, and need not wait for nothing
         await asyncio.sleep(QUIET_SECONDS)  # and what the last of them sent is read
         # Polled, so that requests need not tell anybody that they are done.
         while any(each.busy for each in self.connections) and time.monotonic() < deadline:  # noqa: ASYNC110  (at the end, once)
@@ -116,7 +117,6 @@ class HttpServer:
         while self.connections and time.monotonic() < deadline:  # noqa: ASYNC110  (as above)
             await asyncio.sleep(0.02)
         self._watching.cancel()
-        self._listener.close()
 
     def _accept(self, wanted: bool) -> None:
         if wanted != self._accepting:
