@@ -32,6 +32,7 @@ from trimtab.models.registry import Registry
 from trimtab.models.serving_notes import how_served
 from trimtab.models.specification import SPECIFICATION_FILE, Specification
 from trimtab.server.standalone import check_folder
+from trimtab.serving import loaded_endpoints
 from trimtab.serving.batch_job import Ask, predict_table
 from trimtab.serving.batch_model import model_at
 from trimtab.serving.endpoints import Endpoints
@@ -232,7 +233,9 @@ def test_expressions_alone_are_applied_by_the_gateway_itself(
     assert len(children_of(worker)) == 1  # that of the other model
 
 
-def test_a_malformed_package_fails_alone_and_is_remembered(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_malformed_package_fails_alone_and_is_remembered(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shelf = ModelShelf(tmp_path / "cache")
     sound, odd = "b3:" + "0" * 64, "b3:" + "1" * 64
     shutil.copytree(folders["daily"], shelf.folder(sound))
@@ -257,6 +260,14 @@ def test_a_malformed_package_fails_alone_and_is_remembered(folders: dict[str, Pa
         assert set(table.endpoints) == {"daily"}
         assert "cannot be opened: KeyError" in table.failures["odd"]
     assert fetched == [odd]
+    monkeypatch.setattr(loaded_endpoints, "RETRY_SECONDS", 0.0)
+    for _ in range(3):
+        shelf.table(routes, {}, EMPTY, fetch)
+    assert fetched == [odd] * 4
+    assert {each.name for each in (tmp_path / "cache").iterdir()} == {
+        shelf.folder(sound).name,
+        f".damaged-{shelf.folder(odd).name}",
+    }
 
 
 def test_what_goes_wrong_while_a_model_is_fetched_fails_that_model_alone(

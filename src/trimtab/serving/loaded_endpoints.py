@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -221,7 +222,9 @@ class ModelShelf:
                     folder, model=model, confinement=self._confinement, threads=self._threads
                 )
         except ModelCorruptError:
-            # The cache may have been damaged: fetch it anew next time.
+            # The cache may have been damaged: fetch it anew next time. One is kept, however often that fails.
+            damaged = folder.with_name(f".damaged-{folder.name}")
+            shutil.rmtree(damaged, ignore_errors=True)
             with contextlib.suppress(OSError):
-                folder.rename(folder.with_name(f".damaged-{folder.name}-{time.time_ns()}"))
+                folder.rename(damaged)
             raise
