@@ -10,6 +10,7 @@ import pytest
 from trimtab.monitoring.live_profiles import ANSWER, LATENCY, LiveProfiles
 from trimtab.monitoring.outcomes import Outcomes
 from trimtab.serving import indexing, log_indexer, shipping
+from trimtab.serving.columnar import PREDICTION_SCHEMA
 from trimtab.serving.frames import (
     HEADER,
     EntryFrame,
@@ -371,6 +372,44 @@ def test_a_column_that_changes_its_kind_gets_a_column_of_its_own(workspace: Work
         assert shipped(log, workspace) == 1
     found = workspace.tables.read("predictions/rides").sort("id")
     assert found.select("x", "x__text").rows() == [(1.0, None), (None, "one")]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    "versions",
+    [
+        [{"ID": 1.0, "Version": "v", "at": 2.0}],
+        [{"a": 1.0, "A": 2.0}, {"A": 3.0, "a": 4.0}, {"A": 5.0}],
+        [{"ab": 1.0, "Ab": 2.0, "aB": 3.0, "AB": "four"}, {"AB": "one", "aB": 2.0}],
+        [{"id": 1.0, "feature_id": 2.0}],
+        [{"x": 1.0, "x__text": 2.0}, {"x": "three"}, {"x": "four", "x__text": "five"}],
+    ],
+)
+def test_features_are_logged_apart_whatever_they_are_called(
+    workspace: Workspace, log: Log, versions: list[dict[str, float | str]], apart: bool
+) -> None:
+    expected = {}
+    for number, values in enumerate(versions * 2):
+        kinds: Any = tuple("text" if isinstance(value, str) else "number" for value in values.values())
+        entry = EntryFrame(number, "rides", 1, "m", (1,), ("primary",), tuple(values), kinds)
+        frame = RowFrame(number, f"p{number}", AT, None, 0, list(values.values()), [1.0], 5)
+        log.writer.append(encoded(frame), rows=1, at=AT, entry=entry)
+        expected[f"p{number}"] = sorted(map(str, values.values()))
+        if apart:
+            log.end()
+            assert shipped(log, workspace) == 1
+    log.end()
+    shipped(log, workspace)
+    assert list(segments(log.folder)) == []
+    found = workspace.tables.read("predictions/rides")
+    kept = [name for name in found.columns if name not in PREDICTION_SCHEMA]
+    said = {
+        row["id"]: sorted(str(row[name]) for name in kept if row[name] is not None)
+        for row in found.to_dicts()
+    }
+    assert said == expected
+    one = {"p0": found.filter(id="p0"), "again": found.filter(id=f"p{len(versions)}")}
+    assert one["p0"].select(kept).equals(one["again"].select(kept))
 
 
 def test_a_table_that_cannot_be_written_keeps_its_segment_and_no_other(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -128,11 +130,27 @@ def feedback_columns(labels: Sequence[LabelFrame]) -> pl.DataFrame:
 
 
 def fitted(rows: pl.DataFrame, standing: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """The rows with columns renamed where a standing table has another type under their name."""
-    return rows.rename(
-        {
-            name: f"{name}__{_SUFFIXES.get(str(dtype), str(dtype).lower())}"
-            for name, dtype in rows.schema.items()
-            if name in standing and standing[name] != dtype
-        }
-    )
+    """The rows with columns renamed where a standing table has another type under their name, or another name
+    that is told from theirs by case alone, which Delta Lake takes for the same."""
+    taken = {name.lower() for name in standing}
+    used: set[str] = set()
+    renamed: dict[str, str] = {}
+    for name, dtype in sorted(rows.schema.items(), key=lambda column: standing.get(column[0]) != column[1]):
+        renamed[name] = next(
+            each
+            for each in _names(name, dtype)
+            if each.lower() not in used and (each.lower() not in taken or standing.get(each) == dtype)
+        )
+        used.add(renamed[name].lower())
+    return rows.rename(renamed)
+
+
+def _names(name: str, dtype: pl.DataType) -> Iterator[str]:
+    """What a column may be called, in an order of its own, so that it is called the same the next time."""
+    yield name
+    kind = _SUFFIXES.get(str(dtype), str(dtype).lower())
+    yield f"{name}__{kind}"
+    known = f"{name}__{zlib.crc32(name.encode()):08x}"
+    yield known
+    yield f"{known}_{kind}"
+    yield from (f"{known}_{kind}_{number}" for number in itertools.count(2))

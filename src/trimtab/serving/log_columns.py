@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -345,20 +346,24 @@ def feature_plan(
 ) -> tuple[dict[str, ColumnKind], list[list[str]]]:
     """The features of rows that may have come over several routes: the kind of each, and what the columns of
     each entry are called. What a version takes as another kind of value than an earlier one stands in a
-    column of its own, named with the kind behind it; one in `reserved` has "feature_" before its name."""
+    column of its own, named with the kind behind it; one in `reserved` (in lower case, and whatever case the
+    feature has) has "feature_" before its name. No two columns of an entry are called the same."""
     kinds: dict[str, ColumnKind] = {}
     taken = set(reserved)
-    plans = [
-        [_named(name, kind, kinds, taken) for name, kind in zip(entry.columns, entry.kinds, strict=True)]
-        for entry in entries
-    ]
+    plans: list[list[str]] = []
+    for entry in entries:
+        plan: dict[str, None] = {}
+        for name, kind in zip(entry.columns, entry.kinds, strict=True):
+            name = f"feature_{name}" if name in taken or name.lower() in taken else name
+            free = next(
+                each for each in _names(name, kind) if each not in plan and kinds.get(each, kind) == kind
+            )
+            plan[free], kinds[free] = None, kind
+        plans.append(list(plan))
     return kinds, plans
 
 
-def _named(name: str, kind: ColumnKind, kinds: dict[str, ColumnKind], reserved: set[str]) -> str:
-    if name in reserved:
-        name = f"feature_{name}"
-    if kinds.setdefault(name, kind) != kind:
-        name = f"{name}__{kind}"
-        kinds[name] = kind
-    return name
+def _names(name: str, kind: ColumnKind) -> Iterator[str]:
+    yield name
+    yield f"{name}__{kind}"
+    yield from (f"{name}__{kind}_{number}" for number in itertools.count(2))
