@@ -462,6 +462,24 @@ def test_who_waits_for_a_place_gets_that_of_one_who_says_nothing() -> None:
     assert asyncio.run(crowded()).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_server_that_stops_takes_all_who_wait_in_its_socket() -> None:
+    async def stopping() -> list[bytes]:
+        async with serving(shared=True) as (_, server, port):
+            stopped = asyncio.create_task(server.stop(60))
+            await asyncio.sleep(0)
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
+            time.sleep(0.2)  # noqa: ASYNC251  (the event loop, so that all of them still wait when it goes on)
+            for client in clients:
+                client.sendall(GET)
+            await stopped
+            heard = [client.recv(1000) for client in clients]
+            for client in clients:
+                client.close()
+            return heard
+
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in asyncio.run(stopping()))
+
+
 def test_servers_on_one_socket_take_turns() -> None:
     async def shared() -> list[int]:
         with listen("127.0.0.1", 0, who="test", option="") as listener:

@@ -101,10 +101,13 @@ class HttpServer:
         self._look()
 
     async def stop(self, seconds: float) -> None:
-        """Answer what has come, take no more, and close all connections, within so many seconds."""
+        """Answer what has come, take no more, and close all connections, within so many seconds. May be
+        repeated."""
         self.draining = True
         deadline = time.monotonic() + seconds
         await asyncio.sleep(QUIET_SECONDS)  # who has just come is taken after it
+        while self._taking and self._take():  # whoever waits in the socket, and is reset when it is closed
+            pass
         self._taking = False
         self._accept(False)
         self._listener.close()  # who comes now is refused, and need not wait for nothing
@@ -126,18 +129,18 @@ class HttpServer:
             else:
                 self._loop.remove_reader(self._listener)
 
-    def _take(self) -> None:
-        """Take one connection: another process may take the next."""
+    def _take(self) -> bool:
+        """Take one connection, if there is one: another process may take the next."""
         try:
             taken, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return False
         except OSError as error:
             if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                 raise
             _log.error("no connection can be taken: %s", error)
             self._accept(False)  # until the next look
-            return
+            return False
         taken.setblocking(False)
         taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connecting = self._loop.connect_accepted_socket(lambda: Connection(self), taken)
@@ -147,6 +150,7 @@ class HttpServer:
         elif self._shared:
             self._accept(False)
             self._loop.call_later(TURN_SECONDS, self._go_on)
+        return True
 
     def _go_on(self) -> None:
         self._accept(self._taking and len(self.connections) < self._most)
