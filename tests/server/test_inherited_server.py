@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.serving.raw_client import said_to
 
 from trimtab.server.inherited_server import InheritedServer
 from trimtab.serving import listener as listeners
@@ -45,30 +46,13 @@ async def serving(size: int = 2) -> AsyncIterator[int]:
         await task
 
 
-async def closed(port: int, *said: bytes, pause: float = 0.0) -> bytes:
-    """What a client that says this and nothing more is told until its connection is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    heard = asyncio.create_task(reader.read())
-    try:
-        for some in said:
-            if heard.done():
-                break
-            writer.write(some)
-            await asyncio.sleep(pause)
-        return await asyncio.wait_for(heard, 60)
-    except ConnectionError:  # closed while it spoke
-        return b""
-    finally:
-        writer.close()
-
-
 @pytest.mark.parametrize(
     "said", [b"", b"P", b"PRI * HTTP/2.0\r\n\r\n", REQUEST[:-2], REQUEST, REQUEST + b"G"]
 )
 def test_a_client_that_falls_silent_is_let_go(said: bytes) -> None:
     async def heard() -> bytes:
         async with serving() as port:
-            return await closed(port, said)
+            return await said_to(port, said)
 
     assert asyncio.run(heard()).startswith(b"HTTP/1.1 200") == said.startswith(REQUEST)
 
@@ -77,7 +61,7 @@ def test_headers_that_come_one_byte_at_a_time_are_not_waited_for() -> None:
     async def heard() -> bytes:
         async with serving() as port:
             slowly = (b"x-%d: y\r\n" % number for number in range(1_000_000))
-            return await closed(port, REQUEST[:-2], *slowly, pause=0.01)
+            return await said_to(port, REQUEST[:-2], *slowly, pause=0.01)
 
     assert asyncio.run(heard()) == b""
 
@@ -88,7 +72,7 @@ def test_a_crowd_that_says_nothing_keeps_nobody_out() -> None:
             for _ in range(CROWD):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 crowd.callback(writer.close)
-            return await closed(port, REQUEST)
+            return await said_to(port, REQUEST)
 
     assert asyncio.run(crowded()).startswith(b"HTTP/1.1 200")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.serving.apart_models import save_doubling
 
 from trimtab.config import load_settings
 from trimtab.errors import InvalidInputError, RefusedError
@@ -17,29 +16,12 @@ from trimtab.workspace import Workspace
 
 pytest.importorskip("pandas", reason="the extra pyfunc is not installed")
 
-SAVING = """
-import sys
-import mlflow.pyfunc, pandas
-from mlflow.models import infer_signature
-from mlflow.pyfunc import PythonModel
-
-class Doubling(PythonModel):
-    def predict(self, context, model_input, params=None):
-        return 2 * model_input["x"] + model_input["word"].str.len()
-
-frame = pandas.DataFrame({"x": [1.0, 2.5], "word": ["one", "three"]})
-mlflow.pyfunc.save_model(
-    sys.argv[1], python_model=Doubling(), signature=infer_signature(frame, [5.0, 10.0]), input_example=frame,
-    pip_requirements=[],
-)
-"""
-
 
 def test_it_answers_where_the_project_allows_it_and_is_refused_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tmp_path / "doubling"
-    subprocess.run([sys.executable, "-c", SAVING, str(model)], check=True, cwd=tmp_path, capture_output=True)
+    save_doubling(model)
     table = pl.DataFrame({"x": [float(number) for number in range(100)], "word": ["a", "bb"] * 50})
     table.write_csv(tmp_path / "table.csv")
     with pytest.raises(RefusedError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,60 +10,24 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tests.serving.apart_models import save_doubling, serve
 from tests.serving.running_gateway import RunningGateway, until
 from tests.serving.tiny_models import ROW, write_model
 
-from trimtab.models.registry import Registry
-from trimtab.serving.endpoints import Endpoints
-from trimtab.serving.routes import Arm, Route
-from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
 pytest.importorskip("pandas", reason="the extra pyfunc is not installed")
-
-SAVING = """
-import sys
-import mlflow.pyfunc, pandas
-from mlflow.models import infer_signature
-from mlflow.pyfunc import PythonModel
-
-class Doubling(PythonModel):
-    def predict(self, context, model_input, params=None):
-        return 2 * model_input["x"] + model_input["word"].str.len()
-
-frame = pandas.DataFrame({"x": [1.0, 2.5], "word": ["one", "three"]})
-mlflow.pyfunc.save_model(
-    sys.argv[1], python_model=Doubling(), signature=infer_signature(frame, [5.0, 10.0]), input_example=frame,
-    pip_requirements=[],
-)
-"""
-
-
-def put(workspace: Workspace, name: str, folder: Path) -> None:
-    registry, endpoints = Registry(workspace), Endpoints(workspace)
-    digest = workspace.blobs.put_tree(folder)
-
-    def work(tx: Transaction) -> None:
-        registry.create_model(tx, name)
-        version = registry.register(tx, name, digest)
-        endpoints.create(tx, name, name)
-        arm = Arm(version=version.version, digest=digest, role="primary", share=100.0)
-        endpoints.set_route(tx, name, Route(model=name, arms=(arm,), salt="s"))
-
-    workspace.write(work)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("confined")
-    subprocess.run(
-        [sys.executable, "-c", SAVING, str(home / "doubling")], check=True, cwd=home, capture_output=True
-    )
+    save_doubling(home / "doubling")
     write_model(home / "tiny", 1)
     with Workspace.create(home / "project") as workspace:
-        put(workspace, "doubling", home / "doubling")
-        put(workspace, "forbidden", home / "doubling")
-        put(workspace, "tiny", home / "tiny")
+        serve(workspace, "doubling", home / "doubling")
+        serve(workspace, "forbidden", home / "doubling")
+        serve(workspace, "tiny", home / "tiny")
     return home / "project"
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.serving.raw_client import said_to
 
 from trimtab.errors import RefusedError, TrimtabError
 from trimtab.serving import http_reader, http_server
@@ -76,23 +77,6 @@ async def serving(**options: Any) -> AsyncIterator[tuple[Echo, HttpServer, int]]
         yield echo, server, port
     finally:
         await server.stop(1)
-
-
-async def said_to(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """All that a client hears who says this and no more, until its connection is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    heard = asyncio.create_task(reader.read())
-    try:
-        for piece in pieces:
-            if heard.done():
-                break
-            writer.write(piece)
-            await asyncio.sleep(pause)
-        return await asyncio.wait_for(heard, 60)
-    except ConnectionError:  # closed while it spoke
-        return b""
-    finally:
-        writer.close()
 
 
 def heard(*pieces: bytes, pause: float = 0.0, **options: Any) -> bytes:

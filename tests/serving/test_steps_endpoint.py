@@ -18,6 +18,7 @@ import polars as pl
 import psutil
 import pytest
 from tests.models.rental_steps import none_on_holidays, prepare
+from tests.serving.apart_models import serve
 from tests.serving.running_gateway import RunningGateway, until
 
 from trimtab.config import load_settings
@@ -28,18 +29,15 @@ from trimtab.models.confined.confinement import NOTHING
 from trimtab.models.gate_evaluation import evaluate_gates
 from trimtab.models.inputs import inputs
 from trimtab.models.model import Model
-from trimtab.models.registry import Registry
 from trimtab.models.serving_notes import how_served
 from trimtab.models.specification import SPECIFICATION_FILE, Specification
 from trimtab.server.standalone import check_folder
 from trimtab.serving import loaded_endpoints
 from trimtab.serving.batch_job import Ask, predict_table
 from trimtab.serving.batch_model import model_at
-from trimtab.serving.endpoints import Endpoints
 from trimtab.serving.loaded_endpoints import EMPTY, ModelShelf
 from trimtab.serving.routes import Arm, Route
 from trimtab.serving.shipping import ship_all
-from trimtab.store.database import Transaction
 from trimtab.workspace import Workspace
 
 STEP = functools.partial(prepare, mean=59.0)
@@ -101,28 +99,13 @@ def children_of(worker: psutil.Process) -> list[psutil.Process]:
     return [each for each in worker.children() if "trimtab.models.confined.child" in each.cmdline()]
 
 
-def put(workspace: Workspace, name: str, folder: Path) -> str:
-    registry, endpoints = Registry(workspace), Endpoints(workspace)
-    digest = workspace.blobs.put_tree(folder)
-
-    def work(tx: Transaction) -> None:
-        registry.create_model(tx, name)
-        version = registry.register(tx, name, digest)
-        endpoints.create(tx, name, name)
-        arm = Arm(version=version.version, digest=digest, role="primary", share=100.0)
-        endpoints.set_route(tx, name, Route(model=name, arms=(arm,), salt="s"))
-
-    workspace.write(work)
-    return digest
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Path:
     home = tmp_path_factory.mktemp("steps")
     with Workspace.create(home / "project") as workspace:
-        digest = put(workspace, "rentals", folders["rentals"])
-        put(workspace, "forbidden", folders["rentals"])
-        digest_daily = put(workspace, "daily", folders["daily"])
+        digest = serve(workspace, "rentals", folders["rentals"])
+        serve(workspace, "forbidden", folders["rentals"])
+        digest_daily = serve(workspace, "daily", folders["daily"])
         assert how_served(workspace, digest_daily) == (
             "by LightGBM with tests.serving.test_steps_endpoint.daily before it"
         )
