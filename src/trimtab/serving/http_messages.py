@@ -46,7 +46,7 @@ class Message:
 
 
 class Response(msgspec.Struct, frozen=True):
-    """Status, body, headers beyond the content type, and that. A header "connection" of "close" is heeded."""
+    """Status, body, headers beyond the content type, and that."""
 
     status: int
     body: bytes
@@ -83,7 +83,7 @@ def encoded_answer(response: Response, date: bytes, *, keep: bool, message: Mess
     body = response.body
     more = b""
     if response.headers:
-        lines = "".join(f"\r\n{name}: {value}" for name, value in response.headers if name != "connection")
+        lines = "".join(f"\r\n{name}: {value}" for name, value in response.headers)
         if lines.count("\n") != lines.count("\r\n") or lines.count("\r") != lines.count("\r\n"):
             raise ValueError("A header's value has an end of line in it.")
         more = lines.encode("latin-1")

@@ -343,8 +343,6 @@ class Connection(asyncio.Protocol):
             return
         message = self._asked
         keep = message.keep_alive and not self._server.draining
-        if response.headers and ("connection", "close") in response.headers:
-            keep = False
         try:
             answer = encoded_answer(response, self._server.date, keep=keep, message=message)
         except Exception:  # noqa: BLE001  (as above)
